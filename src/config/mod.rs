@@ -1,0 +1,3 @@
+//! Settings in stages: typed in (file, environment, flags), merged, resolved.
+
+pub mod settings;

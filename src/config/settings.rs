@@ -1,0 +1,204 @@
+//! What the program needs, resolved: every value present, checked, and of its own type. Workers see only this.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::domain::*;
+
+/// A secret. Never printed: `Debug` shows only that there is one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Distinct destinations; sources refer to them by index.
+    pub destinations: Vec<DestinationSettings>,
+    pub sources: Vec<SourceSettings>,
+    pub retry: RetrySettings,
+    pub pool: PoolSettings,
+    pub ledger: LedgerSettings,
+    pub log: LogSettings,
+    pub output: OutputSettings,
+    pub watch: WatchSettings,
+    pub repeat: crate::ledger::Repeat,
+    pub execution: Execution,
+}
+
+/// Whether anything is touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Execution {
+    #[default]
+    Real,
+    /// `--dry-run`: say what would happen, touch nothing on either side.
+    DryRun,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct DestinationSettings {
+    pub url: DestinationUrl,
+    /// Explicit private keys; empty for the agent and `~/.ssh/id_*`.
+    pub identities: Vec<PathBuf>,
+    /// File with the passphrase of the identities.
+    pub passphrase_file: Option<PathBuf>,
+    /// OpenSSH certificates; `<identity>-cert.pub` is found by itself.
+    pub certificates: Vec<PathBuf>,
+    pub password: Option<Secret>,
+    pub password_file: Option<PathBuf>,
+    /// Empty for what `~/.ssh/config` says, or `~/.ssh/known_hosts` and `/etc/ssh/ssh_known_hosts`.
+    pub known_hosts: Vec<PathBuf>,
+    pub host_key: HostKeyPolicy,
+    /// `None` for `~/.ssh/config`; `none` on the command line reads none.
+    pub ssh_config: SshConfigFile,
+    pub layout: Layout,
+    pub date_from: DateFrom,
+    pub timezone: Timezone,
+    pub publish: Publish,
+    pub verify: Verify,
+    pub on_conflict: OnConflict,
+    pub fsync: Fsync,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SshConfigFile {
+    /// `~/.ssh/config` where it exists, then `/etc/ssh/ssh_config`.
+    #[default]
+    Default,
+    /// `none`.
+    None,
+    /// Must exist.
+    Path(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+pub struct SourceSettings {
+    /// Empty for paths given on a command line.
+    pub name: String,
+    pub paths: Vec<PathBuf>,
+    pub include: Vec<String>,
+    pub exclude: Vec<String>,
+    pub marker: Option<String>,
+    pub settle: Duration,
+    pub after: After,
+    pub after_failure: AfterFailure,
+    /// Index into [`Settings::destinations`].
+    pub destination: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct RetrySettings {
+    /// Uploads of one file before it counts as failed; at least 1.
+    pub max_attempts: u32,
+    pub backoff: Backoff,
+}
+
+#[derive(Debug, Clone)]
+pub struct PoolSettings {
+    /// `None` for adaptive.
+    pub connections: Option<u16>,
+    /// Files in flight; `None` for adaptive.
+    pub jobs: Option<u16>,
+    pub connect_timeout: Duration,
+    /// Longest silence of a server that owes a reply.
+    pub request_timeout: Duration,
+    /// Interval of SSH keepalives; three without an answer end a connection.
+    pub keepalive: Duration,
+    pub limit_rate: Option<ByteRate>,
+}
+
+#[derive(Debug, Clone)]
+pub struct LedgerSettings {
+    pub location: LedgerLocation,
+    /// Records older than this go once their local file is gone.
+    pub retention: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LedgerLocation {
+    /// An SQLite database.
+    File(PathBuf),
+}
+
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    pub format: LogFormat,
+    /// A `tracing_subscriber::EnvFilter` directive list.
+    pub filter: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone)]
+pub struct OutputSettings {
+    pub summary: SummaryFormat,
+    /// Instead of standard output.
+    pub summary_file: Option<PathBuf>,
+    pub summary_rows: SummaryRows,
+    pub progress: ProgressMode,
+    pub quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SummaryFormat {
+    #[default]
+    Table,
+    Json,
+    Csv,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SummaryRows {
+    All,
+    /// Of the table only; failures first.
+    Limit(usize),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ProgressMode {
+    /// Where standard error is a terminal.
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone)]
+pub struct WatchSettings {
+    pub watcher: WatcherKind,
+    pub scan_interval: Duration,
+    pub grace: Duration,
+    /// Stop and drain when this file appears.
+    pub until: Option<PathBuf>,
+    /// Stop when nothing happened for so long.
+    pub idle_exit: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WatcherKind {
+    /// inotify where a start-up canary proves that its events arrive, else polling.
+    #[default]
+    Auto,
+    Inotify,
+    Poll,
+}

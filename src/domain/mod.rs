@@ -1,0 +1,24 @@
+//! The words of the program as types. Nothing here performs I/O, reads a clock or draws a random number:
+//! those come in as arguments, so every rule can be tested as a plain function.
+
+pub mod backoff;
+pub mod destination_url;
+pub mod display;
+pub mod fingerprint;
+pub mod key;
+pub mod layout;
+pub mod name;
+pub mod outcome;
+pub mod policy;
+pub mod remote_path;
+pub mod units;
+
+pub use backoff::Backoff;
+pub use destination_url::DestinationUrl;
+pub use fingerprint::Fingerprint;
+pub use key::{FileKey, KeyId, OwnerId, Token};
+pub use layout::{DateFrom, Layout, Timezone};
+pub use outcome::{Deferral, Row, Sha256Digest, Status, Totals};
+pub use policy::{After, AfterFailure, Fsync, HostKeyPolicy, OnConflict, Publish, Verify};
+pub use remote_path::RemotePath;
+pub use units::{ByteRate, HumanDuration};

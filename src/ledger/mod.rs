@@ -1,0 +1,208 @@
+//! The ledger: who may move which file, under which name, and what was moved.
+//!
+//! [`Ledger`] is the least that a shared memory of exactly-once needs, so that an embedded database and a networked
+//! store can both implement it. Every implementation passes the same contract suite ([`contract`]).
+//!
+//! An entry is filed under its [`FileKey`] and is in one of three states:
+//!
+//! ```text
+//!            claim                    record
+//! (none) ───────────▶ claimed ───────────────────▶ recorded
+//!    ▲      claim ┌──▶  │  ▲                           │
+//!    │            │     │  └───────── claim, forced ───┘
+//!    │            │     ├── release(Failed) ──▶ failed ┐
+//!    │            └─────┼─────────────────────────────-┘
+//!    └── release(Forget)┘
+//! ```
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use crate::domain::{FileKey, OwnerId, RemotePath, Row, Sha256Digest, Token, Totals};
+
+/// What a worker asks for: to be the only one that moves this file version.
+#[derive(Debug, Clone)]
+pub struct ClaimRequest {
+    pub key: FileKey,
+    /// Absolute local path, for people and for retention.
+    pub local_path: PathBuf,
+    /// The final name if this is the first claim of the key. A later claim gets the first one's (G4).
+    pub remote: RemotePath,
+    pub repeat: Repeat,
+}
+
+/// Whether a recorded file may be archived again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Repeat {
+    #[default]
+    Skip,
+    /// `--force`: a recorded entry becomes claimed again, with the newly requested remote path.
+    Force,
+}
+
+/// What a claim comes to.
+#[derive(Debug, Clone)]
+pub enum ClaimReply {
+    Claimed(Claim),
+    /// Archived before; nothing to upload.
+    Recorded(Record),
+    /// A live owner has it.
+    Held {
+        owner: OwnerId,
+    },
+}
+
+/// The right to stage, commit and record one file version, until the lease runs out or a later token is issued.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub key: FileKey,
+    pub token: Token,
+    /// The pinned final path.
+    pub remote: RemotePath,
+    /// Earlier tokens of this key whose temporary names may stand on the server: the owner takes each up or removes
+    /// it before it stages its own. Empty for almost every claim.
+    pub predecessors: Vec<Token>,
+    /// Uploads begun under earlier claims of this key.
+    pub attempts: u32,
+}
+
+/// What the ledger durably knows of an archived file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// The name it stands under: the pinned path, or the conflict name beside it.
+    pub remote: RemotePath,
+    pub sha256: Sha256Digest,
+    pub recorded_at: DateTime<Utc>,
+}
+
+/// How a worker gives a claim up without a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Release {
+    /// Retries are used up. The pinned path stays; the next run may claim it again.
+    Failed { reason: String, attempts: u32, staged: Staged },
+    /// Stopped before the end; whoever comes next goes on under the pinned path.
+    Unfinished { attempts: u32, staged: Staged },
+    /// This file version no longer exists (it changed or went away). The entry goes once nothing is staged.
+    Forget { staged: Staged },
+}
+
+/// Whether the temporary name of the released token may still stand on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Staged {
+    /// Never created, or seen removed. Its predecessors' too.
+    Nothing,
+    /// Unknown: the token (and its predecessors') must be looked after by a successor.
+    Maybe,
+}
+
+/// An entry that no live owner holds and whose temporary names may stand on the server.
+#[derive(Debug, Clone)]
+pub struct Orphan {
+    pub key: FileKey,
+    pub local_path: PathBuf,
+    pub remote: RemotePath,
+}
+
+/// A recorded file whose disposal has not been confirmed.
+#[derive(Debug, Clone)]
+pub struct Undisposed {
+    pub key: FileKey,
+    pub local_path: PathBuf,
+}
+
+/// A position in an ordered listing; the first page starts from [`Cursor::default`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cursor(pub i64);
+
+/// Which rows a summary wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowFilter {
+    All,
+    Status(crate::domain::Status),
+}
+
+/// The shared memory of exactly-once. All methods may be called from many tasks at once.
+///
+/// **Durability.** When a method returns `Ok`, its effect survives `kill -9` and a power cut. Implementations batch:
+/// calls made at the same time share one durable commit.
+///
+/// **Atomicity.** Each element of a batch is atomic by itself; a batch is not.
+///
+/// **Fencing.** `record`, `release` and `disposed` compare the claim's token with the entry's and change nothing
+/// ([`LedgerError::LeaseLost`]) where a later claim has been issued.
+#[async_trait]
+pub trait Ledger: Send + Sync + std::fmt::Debug {
+    /// Who this process is to the others.
+    fn owner(&self) -> OwnerId;
+
+    /// Asks for files, in order; the replies are in the same order. Idempotent for the owner: a key that this owner
+    /// holds already is `Held` by it.
+    async fn claim(&self, requests: Vec<ClaimRequest>) -> Result<Vec<ClaimReply>, LedgerError>;
+
+    /// Extends all leases of this owner. To be called every third of [`Ledger::lease`].
+    async fn renew(&self) -> Result<(), LedgerError>;
+
+    /// How long a lease lasts without renewal.
+    fn lease(&self) -> Duration;
+
+    /// Fails with [`LedgerError::LeaseLost`] where the claim is no longer this owner's. Asked right before a commit.
+    async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError>;
+
+    /// Notes that the commit happened. Ends the claim.
+    async fn record(&self, claim: &Claim, record: Record) -> Result<(), LedgerError>;
+
+    /// Ends the claim without a record.
+    async fn release(&self, claim: &Claim, release: Release) -> Result<(), LedgerError>;
+
+    /// Notes that the local file of a recorded entry was disposed of, so that nobody looks for it again.
+    async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError>;
+
+    /// Entries of a destination that nobody holds and that may have left something on the server.
+    async fn orphans(
+        &self,
+        destination: &str,
+        after: Cursor,
+        limit: usize,
+    ) -> Result<(Vec<Orphan>, Cursor), LedgerError>;
+
+    /// Recorded entries whose disposal began ([`Ledger::disposing`]) and was not confirmed, because a process died between the two.
+    async fn undisposed(
+        &self,
+        destination: &str,
+        after: Cursor,
+        limit: usize,
+    ) -> Result<(Vec<Undisposed>, Cursor), LedgerError>;
+
+    /// Notes that disposal of a recorded entry's local file begins.
+    async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError>;
+
+    /// Adds a row to this owner's run, or replaces the row of the same source, path and file version (`None` for a
+    /// candidate that was never opened).
+    async fn put_row(&self, version: Option<&FileKey>, row: Row) -> Result<(), LedgerError>;
+
+    /// This run's rows in the order in which they were first put.
+    async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError>;
+
+    /// The counts of this run's rows.
+    async fn totals(&self) -> Result<Totals, LedgerError>;
+
+    /// Ends the run: drops its rows and its lock, and forgets entries older than the retention whose local file is gone.
+    async fn finish(&self) -> Result<(), LedgerError>;
+}
+
+/// What can go wrong, by consequence.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LedgerError {
+    /// The claim belongs to a later owner now: touch nothing more of this file.
+    #[error("the lease on this file was lost to another archiver")]
+    LeaseLost,
+    /// The ledger cannot be used at all: stop.
+    #[error("the ledger {location} cannot be used: {reason}")]
+    Unusable { location: String, reason: String },
+    /// It failed now and may work again (disk full, busy): hold work.
+    #[error("the ledger {location} failed: {reason}")]
+    Unavailable { location: String, reason: String },
+}

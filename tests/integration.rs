@@ -1,0 +1,2 @@
+//! All integration tests in one binary: a module per feature, real servers, nothing shared.
+mod support;

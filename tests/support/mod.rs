@@ -1,0 +1,1 @@
+//! Owned directories, real servers, neutral environments.
