@@ -10,6 +10,7 @@
 //! - [`domain`]: the words as types and pure rules, no I/O
 //! - [`config`]: settings in stages (typed in, merged, resolved); [`cli`]: what can be typed in
 //! - [`source`], [`selection`], [`readiness`]: where candidates come from, which count, when they are finished
+//! - [`localfs`]: the low layer below sources and disposal that never leaves a source
 //! - [`ledger`]: who may move which file, and what was moved
 //! - [`destination`]: SFTP sessions, and the way of the bytes to their final name
 //! - [`dispose`]: what then happens to the local file
@@ -31,6 +32,7 @@ pub mod domain;
 pub mod embedded;
 pub mod exit;
 pub mod ledger;
+pub mod localfs;
 pub mod pipeline;
 pub mod readiness;
 pub mod report;

@@ -1,1 +1,326 @@
-//! (coming)
+//! When is a file finished? A state machine over observations; the clock is an argument.
+//!
+//! A file is ready when its marker stands (where one is asked for), nobody has it open for writing, and its
+//! fingerprint has not changed for the settle time since *we* first saw this version. Its modification time proves
+//! nothing: moved files keep an old one, and clocks differ.
+//!
+//! Only files that wait are held, and at most as many as the capacity says. At the bound a file that waits for
+//! something other than time (its marker) makes room, for an event or the next scan names it again; where there is
+//! none, the newcomer is not held and [`Waiting::is_full`] tells the scanner to pause.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::domain::{Deferral, Fingerprint, WriterState};
+
+/// How soon an open writer is looked for again where no event told of its end.
+const WRITER_RECHECK: Duration = Duration::from_millis(500);
+
+/// What was seen of a candidate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    pub fingerprint: Fingerprint,
+    pub marker: MarkerState,
+    pub writer: WriterState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MarkerState {
+    /// The source asks for none.
+    NotAsked,
+    Stands,
+    /// The name that is missing.
+    Missing(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// Quiet time seen by us.
+    pub settle: Duration,
+}
+
+/// What an observation comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Finished; no longer held.
+    Ready,
+    Wait {
+        deferral: Deferral,
+        /// When looking again may change something; `None` where only an event or a scan can.
+        until: Option<Instant>,
+    },
+}
+
+/// The files that wait.
+#[derive(Debug)]
+pub struct Waiting<K> {
+    capacity: usize,
+    files: HashMap<Arc<K>, Held>,
+    /// By when they are due, those that wait for no time last; the number keeps positions apart.
+    order: BTreeMap<Position, Arc<K>>,
+    next_number: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    fingerprint: Fingerprint,
+    /// When we first saw this version.
+    since: Instant,
+    /// When we first saw the file.
+    first_seen: Instant,
+    deferral: Deferral,
+    position: Position,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Position(When, u64);
+
+/// Times sort before `Event`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum When {
+    Time(Instant),
+    Event,
+}
+
+impl<K: Eq + Hash> Waiting<K> {
+    /// Holds at most `capacity` files.
+    pub fn new(capacity: usize) -> Self {
+        Self { capacity, files: HashMap::new(), order: BTreeMap::new(), next_number: 0 }
+    }
+
+    /// Takes in what was seen of a file at `now`.
+    pub fn observe(&mut self, key: K, seen: &Observation, rules: Rules, now: Instant) -> Decision {
+        let key = Arc::new(key);
+        let held = self.remove(&key);
+        let first_seen = held.as_ref().map_or(now, |held| held.first_seen);
+        let since = held.filter(|held| held.fingerprint == seen.fingerprint).map_or(now, |held| held.since);
+        let settled_at = since + rules.settle;
+        let (deferral, until) = match (&seen.marker, seen.writer) {
+            (MarkerState::Missing(name), _) => (Deferral::NoMarker(name.clone()), None),
+            (_, WriterState::Open) => (Deferral::OpenForWriting, Some(settled_at.max(now + WRITER_RECHECK))),
+            _ if now < settled_at => (Deferral::Unsettled, Some(settled_at)),
+            _ => return Decision::Ready,
+        };
+        let when = until.map_or(When::Event, When::Time);
+        if self.make_room(when) {
+            let position = Position(when, self.next_number);
+            self.next_number += 1;
+            self.order.insert(position, Arc::clone(&key));
+            let held = Held { fingerprint: seen.fingerprint, since, first_seen, deferral: deferral.clone(), position };
+            self.files.insert(key, held);
+        }
+        Decision::Wait { deferral, until }
+    }
+
+    /// The earliest time at which a file is due.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.order.first_key_value().and_then(|(position, _)| match position.0 {
+            When::Time(at) => Some(at),
+            When::Event => None,
+        })
+    }
+
+    /// At most `limit` files that are due at `now`, earliest first. They stay held until they are observed or
+    /// forgotten, so the caller does one of the two with each.
+    pub fn due(&self, now: Instant, limit: usize) -> Vec<Arc<K>> {
+        let end = Position(When::Time(now), u64::MAX);
+        self.order.range(..=end).take(limit).map(|(_, key)| Arc::clone(key)).collect()
+    }
+
+    /// For a file that went away, or that somebody else looks after now.
+    pub fn forget(&mut self, key: &K) {
+        self.remove(key);
+    }
+
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Whether a new file that waits for time would not be held.
+    pub fn is_full(&self) -> bool {
+        self.files.len() >= self.capacity
+            && !self.order.last_key_value().is_some_and(|(position, _)| position.0 == When::Event)
+    }
+
+    /// When the file that waits longest was first seen. Looks at every file.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.files.values().map(|held| held.first_seen).min()
+    }
+
+    /// The sum of the sizes in bytes. Looks at every file.
+    pub fn bytes(&self) -> u64 {
+        self.files.values().map(|held| held.fingerprint.size).sum()
+    }
+
+    /// Every file that waits, with its size in bytes and the reason.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, u64, &Deferral)> {
+        self.files.iter().map(|(key, held)| (&**key, held.fingerprint.size, &held.deferral))
+    }
+
+    fn remove(&mut self, key: &K) -> Option<Held> {
+        let held = self.files.remove(key)?;
+        self.order.remove(&held.position);
+        Some(held)
+    }
+
+    fn make_room(&mut self, when: When) -> bool {
+        if self.files.len() < self.capacity {
+            return true;
+        }
+        match self.order.last_entry() {
+            Some(last) if last.key().0 == When::Event && when != When::Event => {
+                let key = last.remove();
+                self.files.remove(&key);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RULES: Rules = Rules { settle: Duration::from_secs(2) };
+
+    fn seen(size: u64, marker: MarkerState, writer: WriterState) -> Observation {
+        Observation { fingerprint: Fingerprint { inode: 1, size, mtime_ns: 0 }, marker, writer }
+    }
+
+    fn quiet(size: u64) -> Observation {
+        seen(size, MarkerState::NotAsked, WriterState::None)
+    }
+
+    fn unsettled(until: Instant) -> Decision {
+        Decision::Wait { deferral: Deferral::Unsettled, until: Some(until) }
+    }
+
+    #[test]
+    fn a_version_must_stand_for_the_settle_time_since_we_saw_it() {
+        let (mut waiting, start) = (Waiting::new(10), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(waiting.observe("a", &quiet(1), RULES, at(0)), unsettled(at(2000)));
+        assert_eq!(waiting.observe("a", &quiet(1), RULES, at(1999)), unsettled(at(2000)));
+        assert_eq!(waiting.observe("a", &quiet(2), RULES, at(1999)), unsettled(at(3999)));
+        assert_eq!(waiting.next_due(), Some(at(3999)));
+        assert!(waiting.due(at(3998), 9).is_empty());
+        assert_eq!(waiting.due(at(3999), 9), [Arc::new("a")]);
+        assert_eq!(waiting.oldest(), Some(at(0)));
+        assert_eq!(waiting.observe("a", &quiet(2), RULES, at(3999)), Decision::Ready);
+        assert!(waiting.is_empty() && waiting.next_due().is_none());
+    }
+
+    #[test]
+    fn no_settle_time_means_ready_at_once_unless_somebody_writes() {
+        let (mut waiting, now) = (Waiting::new(10), Instant::now());
+        let rules = Rules { settle: Duration::ZERO };
+        assert_eq!(waiting.observe("a", &quiet(0), rules, now), Decision::Ready);
+        assert_eq!(
+            waiting.observe("a", &seen(0, MarkerState::NotAsked, WriterState::Unknown), rules, now),
+            Decision::Ready
+        );
+        let writing = seen(0, MarkerState::Stands, WriterState::Open);
+        assert_eq!(
+            waiting.observe("a", &writing, rules, now),
+            Decision::Wait { deferral: Deferral::OpenForWriting, until: Some(now + WRITER_RECHECK) }
+        );
+        waiting.forget(&"a");
+        assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn a_missing_marker_waits_for_an_event_while_the_version_settles() {
+        let (mut waiting, start) = (Waiting::new(10), Instant::now());
+        let missing = seen(1, MarkerState::Missing("a.done".into()), WriterState::None);
+        let no_marker = Decision::Wait { deferral: Deferral::NoMarker("a.done".into()), until: None };
+        assert_eq!(waiting.observe("a", &missing, RULES, start), no_marker);
+        assert_eq!(waiting.next_due(), None);
+        assert_eq!(waiting.iter().collect::<Vec<_>>(), [(&"a", 1, &Deferral::NoMarker("a.done".into()))]);
+        let marked = seen(1, MarkerState::Stands, WriterState::None);
+        assert_eq!(waiting.observe("a", &marked, RULES, start + RULES.settle), Decision::Ready);
+    }
+
+    #[test]
+    fn at_the_bound_files_that_wait_for_a_marker_make_room() {
+        let (mut waiting, now) = (Waiting::new(2), Instant::now());
+        let missing = seen(1, MarkerState::Missing("m".into()), WriterState::None);
+        waiting.observe("a", &missing, RULES, now);
+        waiting.observe("b", &quiet(1), RULES, now);
+        assert!(!waiting.is_full());
+        waiting.observe("c", &quiet(1), RULES, now);
+        assert!(waiting.is_full() && waiting.len() == 2);
+        waiting.observe("d", &quiet(1), RULES, now);
+        waiting.observe("e", &missing, RULES, now);
+        let mut held: Vec<_> = waiting.iter().map(|(key, ..)| *key).collect();
+        held.sort();
+        assert_eq!(held, ["b", "c"]);
+        assert_eq!(waiting.observe("b", &quiet(1), RULES, now + RULES.settle), Decision::Ready);
+        assert!(!waiting.is_full());
+    }
+
+    /// What a writer does between two looks.
+    #[derive(Debug, Clone, Copy)]
+    enum Act {
+        Open,
+        Write,
+        Close,
+        /// A rename of a finished file over it, which keeps an old modification time.
+        Replace,
+        Look,
+    }
+
+    proptest! {
+        /// Whatever a writer does and whenever we look: a file is called ready only if it is closed and its version
+        /// was already there at a look at least the settle time ago; and a writer that stops is always noticed.
+        #[test]
+        fn only_quiet_versions_are_ready(acts in proptest::collection::vec(
+            (prop_oneof![Just(Act::Open), Just(Act::Write), Just(Act::Close), Just(Act::Replace), Just(Act::Look), Just(Act::Look)], 0u64..3000), 1..60)
+        ) {
+            let mut waiting = Waiting::new(4);
+            let mut now = Instant::now();
+            let mut version = Fingerprint { inode: 1, size: 0, mtime_ns: 0 };
+            let mut open = false;
+            // (version, first look at it), from the model's own memory.
+            let mut first_look: Option<(Fingerprint, Instant)> = None;
+            let look = |waiting: &mut Waiting<&str>, version, open, now| {
+                let writer = if open { WriterState::Open } else { WriterState::None };
+                waiting.observe("f", &Observation { fingerprint: version, marker: MarkerState::NotAsked, writer }, RULES, now)
+            };
+            for (act, pause) in acts {
+                now += Duration::from_millis(pause);
+                match act {
+                    Act::Open => open = true,
+                    Act::Write => if open { version.size += 1 },
+                    Act::Close => open = false,
+                    Act::Replace => { version.inode += 1; version.mtime_ns -= 1 }
+                    Act::Look => {
+                        let since = match first_look { Some((seen, at)) if seen == version => at, _ => now };
+                        first_look = Some((version, since));
+                        let ready = look(&mut waiting, version, open, now) == Decision::Ready;
+                        prop_assert_eq!(ready, !open && now >= since + RULES.settle);
+                        prop_assert_eq!(waiting.len(), usize::from(!ready));
+                        prop_assert!(ready || waiting.next_due().is_some());
+                        if ready { first_look = None }
+                    }
+                }
+            }
+            // The writer stops; looking when told to is enough.
+            look(&mut waiting, version, false, now);
+            for _ in 0..2 {
+                if let Some(due) = waiting.next_due() {
+                    prop_assert_eq!(waiting.due(due, 9).len(), 1);
+                    look(&mut waiting, version, false, due.max(now));
+                }
+            }
+            prop_assert!(waiting.is_empty());
+        }
+    }
+}

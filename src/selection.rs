@@ -1,1 +1,299 @@
-//! (coming)
+//! Which files of a source count: a pure function of the path. Nothing here looks at a disk.
+//!
+//! A glob without `/` matches the file's own name at any depth, one with `/` the whole path below the source, as in
+//! gitignore and rclone. `*` and `?` do not match `/`; `**` does.
+//!
+//! 1. What the archiver itself leaves beside a file (see [`is_own_name`]) and markers are never candidates.
+//! 2. An exclude wins over everything else. One that matches a directory excludes all below it.
+//! 3. With includes, a file counts exactly where one matches, hidden or not.
+//! 4. Without, all files count but hidden ones, those below hidden directories, and names in flight.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+pub mod marker;
+
+pub use marker::{MarkedBy, MarkerPattern};
+
+/// Names that writers give to files they have not finished; left out unless an include asks for them.
+pub const IN_FLIGHT: [&str; 7] = ["*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "*.swp", "*~"];
+
+/// What the watcher's start-up probe is called: this and random digits.
+pub const CANARY_PREFIX: &str = ".archiver-canary-";
+
+/// The rules of one source, compiled.
+#[derive(Debug, Clone)]
+pub struct Selection {
+    include: Option<GlobSet>,
+    exclude: GlobSet,
+    in_flight: GlobSet,
+    /// Directories below which an include may match.
+    reach: GlobSet,
+    marker: Option<MarkerPattern>,
+    barred: Vec<PathBuf>,
+}
+
+/// What selection says of one path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Candidate,
+    /// It says that its data file is finished; never archived itself.
+    Marker,
+    Excluded(Excluded),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excluded {
+    /// An exclude matches it or a directory above it, or the source's own disposal directory holds it.
+    Rule,
+    /// There are includes, and none matches.
+    NotIncluded,
+    Hidden,
+    /// Its name says that it is still being written.
+    InFlight,
+    /// A temporary name of the archiver itself.
+    Own,
+}
+
+impl fmt::Display for Excluded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rule => "excluded",
+            Self::NotIncluded => "not included",
+            Self::Hidden => "hidden",
+            Self::InFlight => "its name is that of an unfinished file",
+            Self::Own => "a temporary name of the archiver",
+        })
+    }
+}
+
+impl Selection {
+    /// An error lists every glob that cannot be read.
+    pub fn new(include: &[String], exclude: &[String], marker: Option<&MarkerPattern>) -> Result<Self, String> {
+        let mut errors = Vec::new();
+        let mut compiled = |globs: &[String]| {
+            let mut set = GlobSetBuilder::new();
+            for text in globs {
+                match glob(text) {
+                    Ok(glob) => drop(set.add(glob)),
+                    Err(error) => errors.push(error),
+                }
+            }
+            set.build().map_err(|error| error.to_string())
+        };
+        let excluded: Vec<_> = exclude.iter().map(|text| text.trim_end_matches('/').to_owned()).collect();
+        let included: Vec<_> =
+            include.iter().map(|text| if text.ends_with('/') { format!("{text}**") } else { text.clone() }).collect();
+        let exclude = compiled(&excluded)?;
+        let include_set = compiled(&included)?;
+        let reach = compiled(&included.iter().flat_map(|text| reach(text)).collect::<Vec<_>>());
+        let in_flight = compiled(&IN_FLIGHT.map(str::to_owned))?;
+        if !errors.is_empty() {
+            return Err(errors.join("; "));
+        }
+        Ok(Self {
+            include: (!include.is_empty()).then_some(include_set),
+            exclude,
+            in_flight,
+            reach: reach?,
+            marker: marker.cloned(),
+            barred: Vec::new(),
+        })
+    }
+
+    /// Leaves out a directory below the source, whatever the globs say: the one that disposal moves files to.
+    pub fn barring(mut self, below: impl Into<PathBuf>) -> Self {
+        self.barred.push(below.into());
+        self
+    }
+
+    pub fn marker(&self) -> Option<&MarkerPattern> {
+        self.marker.as_ref()
+    }
+
+    /// Judges a regular file by its path below the source.
+    pub fn judge(&self, path: &Path) -> Verdict {
+        let name = path.file_name().unwrap_or_default();
+        if is_own_name(name) {
+            return Verdict::Excluded(Excluded::Own);
+        }
+        if self.excludes(path) {
+            return Verdict::Excluded(Excluded::Rule);
+        }
+        if self.marker.as_ref().is_some_and(|marker| marker.is_marker(name)) {
+            return Verdict::Marker;
+        }
+        match &self.include {
+            Some(include) if include.is_match(path) => Verdict::Candidate,
+            Some(_) => Verdict::Excluded(Excluded::NotIncluded),
+            None if has_hidden_part(path) => Verdict::Excluded(Excluded::Hidden),
+            None if self.in_flight.is_match(path) => Verdict::Excluded(Excluded::InFlight),
+            None => Verdict::Candidate,
+        }
+    }
+
+    /// Whether a directory may hold candidates. Errs towards `true`.
+    pub fn enter(&self, dir: &Path) -> bool {
+        if self.excludes(dir) {
+            return false;
+        }
+        match &self.include {
+            Some(_) => self.reach.is_match(dir),
+            None => !has_hidden_part(dir),
+        }
+    }
+
+    fn excludes(&self, path: &Path) -> bool {
+        self.barred.iter().any(|dir| path.starts_with(dir))
+            || (!self.exclude.is_empty()
+                && path.ancestors().filter(|part| !part.as_os_str().is_empty()).any(|part| self.exclude.is_match(part)))
+    }
+}
+
+/// Compiles one glob: on the name at any depth without `/`, on the whole path with one; a leading `/` is the source.
+fn glob(text: &str) -> Result<globset::Glob, String> {
+    let pattern = match text.strip_prefix('/') {
+        Some(anchored) => anchored.to_owned(),
+        None if text.contains('/') => text.to_owned(),
+        None => format!("**/{text}"),
+    };
+    if text.is_empty() || pattern.is_empty() {
+        return Err("an empty glob matches nothing; write `*` for every file".into());
+    }
+    GlobBuilder::new(&pattern)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| format!("`{text}` is no glob ({}); write it as in `*.csv` or `out/**/*.csv`", error.kind()))
+}
+
+/// Globs of the directories on the way to what an include may match.
+fn reach(include: &str) -> Vec<String> {
+    let anchored = include.trim_start_matches('/');
+    // Alternatives, classes and escapes may hide a `/`.
+    let anywhere = !include.contains('/') || anchored.contains(['{', '[', '\\']);
+    if anywhere {
+        return vec!["**".to_owned()];
+    }
+    let parts: Vec<_> = anchored.split('/').collect();
+    let mut globs = Vec::new();
+    for end in 1..parts.len() {
+        if parts[..end].iter().any(|part| part.contains("**")) {
+            let fixed = parts.iter().position(|part| part.contains("**")).unwrap_or(0);
+            globs.push(format!("/{}", [&parts[..fixed], &["**"]].concat().join("/")));
+            break;
+        }
+        globs.push(format!("/{}", parts[..end].join("/")));
+    }
+    globs
+}
+
+/// Whether the archiver itself gave this name: `.<name>.<12 hexadecimal digits>.archived` (a file on its way out) or
+/// [`CANARY_PREFIX`].
+pub fn is_own_name(name: &OsStr) -> bool {
+    let bytes = name.as_bytes();
+    if bytes.starts_with(CANARY_PREFIX.as_bytes()) {
+        return true;
+    }
+    let Some(rest) = bytes.strip_prefix(b".").and_then(|rest| rest.strip_suffix(b".archived")) else { return false };
+    rest.len() > 13
+        && rest[rest.len() - 13] == b'.'
+        && rest[rest.len() - 12..].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn has_hidden_part(path: &Path) -> bool {
+    path.iter().any(|part| part.as_bytes().starts_with(b"."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection(include: &[&str], exclude: &[&str]) -> Selection {
+        let owned = |globs: &[&str]| globs.iter().map(|&glob| glob.to_owned()).collect::<Vec<_>>();
+        Selection::new(&owned(include), &owned(exclude), None).unwrap()
+    }
+
+    fn takes(selection: &Selection, path: &str) -> bool {
+        selection.judge(Path::new(path)) == Verdict::Candidate
+    }
+
+    #[test]
+    fn the_defaults_leave_out_hidden_and_unfinished_names() {
+        let all = selection(&[], &[]);
+        for path in ["a.csv", "deep/er/b", "tmp/x", "a.tmp.csv", "new\nline", "🌲.txt"] {
+            assert!(takes(&all, path), "{path}");
+        }
+        for path in [".a.csv", ".git/x", "d/.h/x", "a.tmp", "d/a.part", "a.partial", "a.filepart", "a.crdownload"] {
+            assert!(!takes(&all, path), "{path}");
+        }
+        assert_eq!(all.judge(Path::new("x.swp")), Verdict::Excluded(Excluded::InFlight));
+        assert_eq!(all.judge(Path::new("x~")), Verdict::Excluded(Excluded::InFlight));
+        assert_eq!(all.judge(Path::new(".x.csv.0123456789ab.archived")), Verdict::Excluded(Excluded::Own));
+        assert!(!all.enter(Path::new(".git")) && all.enter(Path::new("git")));
+    }
+
+    #[test]
+    fn a_glob_with_a_slash_matches_the_whole_path() {
+        let names = selection(&["*.csv"], &[]);
+        assert!(takes(&names, "a.csv") && takes(&names, "x/y/a.csv") && !takes(&names, "a.csv/b"));
+        let paths = selection(&["out/*.csv", "/top.txt", "logs/"], &[]);
+        assert!(takes(&paths, "out/a.csv") && takes(&paths, "top.txt") && takes(&paths, "logs/a/b"));
+        assert!(!takes(&paths, "a.csv") && !takes(&paths, "out/x/a.csv") && !takes(&paths, "x/top.txt"));
+        let deep = selection(&["out/**/*.csv"], &[]);
+        assert!(takes(&deep, "out/a.csv") && takes(&deep, "out/x/y/a.csv") && !takes(&deep, "in/out/a.csv"));
+        assert!(takes(&selection(&["**/*.csv"], &[]), "a.csv"));
+    }
+
+    #[test]
+    fn an_include_wins_over_the_defaults_and_an_exclude_over_both() {
+        let both = selection(&["*.tmp", ".env"], &["old", "x/*.tmp"]);
+        assert!(takes(&both, "a.tmp") && takes(&both, ".env") && takes(&both, "y/.h/a.tmp"));
+        assert!(!takes(&both, "a.csv") && !takes(&both, "x/a.tmp") && !takes(&both, "y/old/a.tmp"));
+        assert!(!both.enter(Path::new("y/old")) && !both.enter(Path::new("y/old/deeper")));
+        let own = selection(&["*"], &[]);
+        assert!(takes(&own, ".hidden"));
+        assert_eq!(own.judge(Path::new(".archiver-canary-1")), Verdict::Excluded(Excluded::Own));
+        assert!(!takes(&selection(&[], &["cache/"]), "cache/x"));
+    }
+
+    #[test]
+    fn only_directories_that_may_hold_candidates_are_entered() {
+        let some = selection(&["out/*/a.csv", ".cfg/**/x"], &[]);
+        for dir in ["out", "out/1", ".cfg", ".cfg/a/b"] {
+            assert!(some.enter(Path::new(dir)), "{dir}");
+        }
+        for dir in ["in", "out/1/2", ".git"] {
+            assert!(!some.enter(Path::new(dir)), "{dir}");
+        }
+        assert!(selection(&["{a,b/c}.csv"], &[]).enter(Path::new("b/.c")));
+        assert!(selection(&["*.csv"], &[]).enter(Path::new(".hidden")));
+        assert!(!selection(&["*"], &[]).barring("done").enter(Path::new("done/x")));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_matched_too() {
+        let csv = selection(&["*.csv"], &[]);
+        assert_eq!(csv.judge(Path::new(OsStr::from_bytes(b"d\xff/caf\xe9.csv"))), Verdict::Candidate);
+        assert_ne!(csv.judge(Path::new(OsStr::from_bytes(b"caf\xe9.txt"))), Verdict::Candidate);
+        assert_eq!(selection(&[], &[]).judge(Path::new(OsStr::from_bytes(b"\xff"))), Verdict::Candidate);
+    }
+
+    #[test]
+    fn every_bad_glob_is_named() {
+        let error = Selection::new(&["a[".into(), "ok".into()], &["{b".into()], None).unwrap_err();
+        assert!(error.contains("`a[`") && error.contains("`{b`"), "{error}");
+        assert!(Selection::new(&[String::new()], &[], None).unwrap_err().contains("write `*`"));
+    }
+
+    #[test]
+    fn markers_are_never_candidates() {
+        let marker: MarkerPattern = "{name}.done".parse().unwrap();
+        let marked = Selection::new(&["*".into()], &[], Some(&marker)).unwrap();
+        assert_eq!(marked.judge(Path::new("d/a.csv.done")), Verdict::Marker);
+        assert_eq!(marked.judge(Path::new("d/a.csv")), Verdict::Candidate);
+    }
+}

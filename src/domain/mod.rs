@@ -12,6 +12,7 @@ pub mod outcome;
 pub mod policy;
 pub mod remote_path;
 pub mod units;
+pub mod writer;
 
 pub use backoff::Backoff;
 pub use destination_url::DestinationUrl;
@@ -22,3 +23,4 @@ pub use outcome::{Deferral, Row, Sha256Digest, Status, Totals};
 pub use policy::{After, AfterFailure, Fsync, HostKeyPolicy, OnConflict, Publish, Verify};
 pub use remote_path::RemotePath;
 pub use units::{ByteRate, HumanDuration};
+pub use writer::WriterState;

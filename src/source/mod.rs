@@ -1,14 +1,16 @@
 //! Where candidates come from: a scanner that walks, a watcher that listens, a list that somebody else made.
-//! All of them only *name* files; opening one safely is [`open`]'s part.
+//! All of them only *name* files; opening one safely is [`crate::localfs`]'s part.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub mod lease;
+use crate::localfs::{OpenError, RootDir};
+
 pub mod list;
-pub mod open;
 pub mod scan;
 pub mod watch;
+
+pub use crate::localfs::BelowRoot;
 
 /// One directory of a source. Candidates are named by their path below it.
 #[derive(Debug)]
@@ -17,26 +19,19 @@ pub struct Root {
     pub source: usize,
     /// Absolute.
     pub path: PathBuf,
+    /// What all access below it goes through.
+    pub dir: RootDir,
 }
 
-/// A path below a root: relative, not empty, without `.` and `..`. Bytes, not necessarily UTF-8.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct BelowRoot(PathBuf);
-
-impl BelowRoot {
-    /// `None` where `path` is not plain and relative.
-    pub fn new(path: impl Into<PathBuf>) -> Option<Self> {
-        let path = path.into();
-        let plain = path.components().all(|part| matches!(part, std::path::Component::Normal(_)));
-        (plain && !path.as_os_str().is_empty()).then_some(Self(path))
-    }
-
-    pub fn as_path(&self) -> &Path {
-        &self.0
+impl Root {
+    /// Opens the directory at `path`, which may be relative or a symbolic link; [`Root::path`] is what it resolves to.
+    pub fn open(source: usize, path: &Path) -> Result<Self, OpenError> {
+        let dir = RootDir::open(path)?;
+        Ok(Self { source, path: dir.path().to_owned(), dir })
     }
 }
 
-/// A file that may be archived, named but not opened.
+/// A file that may be archived, named but not opened. Equal where the root's source and path and the path below it are.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     pub root: Arc<Root>,
@@ -46,5 +41,23 @@ pub struct Candidate {
 impl Candidate {
     pub fn absolute(&self) -> PathBuf {
         self.root.path.join(self.path.as_path())
+    }
+
+    fn identity(&self) -> (usize, &Path, &BelowRoot) {
+        (self.root.source, &self.root.path, &self.path)
+    }
+}
+
+impl PartialEq for Candidate {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Candidate {}
+
+impl std::hash::Hash for Candidate {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
     }
 }
