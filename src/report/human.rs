@@ -22,6 +22,14 @@ pub fn duration(elapsed: Duration) -> String {
     }
 }
 
+/// A time that lies ahead, and so is not known to a fraction of a second: `8 s`, `2m 05s`.
+pub fn estimate(remaining: Duration) -> String {
+    match remaining.as_secs_f64().ceil() as u64 {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds => duration(Duration::from_secs(seconds)),
+    }
+}
+
 /// Bytes a second as `20.1 MiB/s`; `None` where the quotient would mean nothing.
 pub fn rate(transferred: u64, elapsed: Duration) -> Option<String> {
     let seconds = elapsed.as_secs_f64();
@@ -76,6 +84,12 @@ mod tests {
     fn durations_keep_two_units() {
         let shown = [0.0, 0.031, 12.44, 59.99, 125.0, 3720.0, 190_000.0].map(|s| duration(Duration::from_secs_f64(s)));
         assert_eq!(shown, ["0.00 s", "0.03 s", "12.4 s", "60.0 s", "2m 05s", "1h 02m", "2d 04h"]);
+    }
+
+    #[test]
+    fn estimates_are_rounded_up() {
+        let shown = [0.2, 8.0, 59.5, 125.0].map(|s| estimate(Duration::from_secs_f64(s)));
+        assert_eq!(shown, ["1 s", "8 s", "1m 00s", "2m 05s"]);
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn columns() -> usize {
         .unwrap_or(80)
 }
 
-/// `123/500 files · 1.2 GiB · 35.0 MiB/s · 64 in flight · 2 waiting · 1 failed · ETA 12.4 s`, as far as each applies.
+/// `123/500 files · 1.2 GiB · 35.0 MiB/s · 64 in flight · 2 waiting · 1 failed · ETA 12 s`, as far as each applies.
 fn overall_text(snapshot: &Snapshot, rates: &Rates) -> String {
     let done = snapshot.totals.files();
     let known = match snapshot.phase {
@@ -168,7 +168,7 @@ fn overall_text(snapshot: &Snapshot, rates: &Rates) -> String {
     }
     match snapshot.phase {
         Phase::Scanning => parts.push("scanning".into()),
-        Phase::Uploading => parts.extend(rates.remaining(snapshot).map(|eta| format!("ETA {}", human::duration(eta)))),
+        Phase::Uploading => parts.extend(rates.remaining(snapshot).map(|eta| format!("ETA {}", human::estimate(eta)))),
         Phase::Watching => parts.push("watching".into()),
         Phase::Draining => parts.push("draining".into()),
     }

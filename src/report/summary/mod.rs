@@ -112,6 +112,8 @@ impl Summary {
         E: fmt::Display,
     {
         let mut pages = Pages(page);
+        // Standard output would make a system call for each line.
+        let out = &mut io::BufWriter::new(out);
         match self.format {
             SummaryFormat::Table => table::write(out, surface, &self.header, self.rows, &mut pages).await?,
             SummaryFormat::Json => json::write(out, &self.header, &mut pages).await?,
