@@ -1,1 +1,148 @@
-//! (coming)
+//! Stopping, in two stages: first *drain* (take in nothing new, finish what is ready within the grace), then *now*.
+//!
+//! Signals are one way to ask for it; the command line's other conditions (a file that appears, idleness) call
+//! [`Shutdown::drain`] themselves. Tests do without signals: [`Shutdown::obey`] takes any stream of them.
+
+use std::io;
+
+use futures::{Stream, StreamExt};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The two stages. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown {
+    draining: CancellationToken,
+    now: CancellationToken,
+}
+
+/// A request to stop, as the system delivers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignal {
+    /// SIGTERM: from an init system, a container runtime, `kill`. However often it comes, it asks to drain.
+    Terminate,
+    /// SIGINT: from a person at a terminal. The second one means it.
+    Interrupt,
+}
+
+/// Keeps the signal handlers at work for as long as it lives.
+#[derive(Debug)]
+#[must_use = "dropping it stops listening, and signals would be lost"]
+pub struct SignalListener(AbortHandle);
+
+impl Drop for SignalListener {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Shutdown {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Cancelled once draining has begun, and stays so.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Cancelled once everything has to stop at once; draining is cancelled by then.
+    pub fn now(&self) -> &CancellationToken {
+        &self.now
+    }
+
+    /// Begins to drain. Calling it again changes nothing.
+    pub fn drain(&self) {
+        self.draining.cancel();
+    }
+
+    /// Stops at once.
+    pub fn stop_now(&self) {
+        self.draining.cancel();
+        self.now.cancel();
+    }
+
+    /// Follows a stream of signals until it ends: the first one drains, an interrupt after any other stops at once.
+    pub async fn obey(self, signals: impl Stream<Item = StopSignal>) {
+        let mut signals = std::pin::pin!(signals);
+        let mut asked_before = false;
+        while let Some(signal) = signals.next().await {
+            match (signal, asked_before) {
+                (StopSignal::Interrupt, true) => {
+                    tracing::warn!("interrupted again: stopping at once");
+                    self.stop_now();
+                }
+                (_, true) => tracing::info!("still draining"),
+                (StopSignal::Interrupt, false) => {
+                    tracing::info!("interrupted: finishing what is under way; interrupt again to stop at once");
+                    self.drain();
+                }
+                (StopSignal::Terminate, false) => {
+                    tracing::info!("asked to terminate: finishing what is under way");
+                    self.drain();
+                }
+            }
+            asked_before = true;
+        }
+    }
+
+    /// Installs the handlers of SIGTERM and SIGINT for the rest of the process, before it returns, and follows them in
+    /// a task of the current runtime. To be called once, by the application.
+    pub fn listen(&self) -> io::Result<SignalListener> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let signals = futures::stream::poll_fn(move |context| {
+            if let std::task::Poll::Ready(received) = interrupt.poll_recv(context) {
+                return std::task::Poll::Ready(received.map(|()| StopSignal::Interrupt));
+            }
+            terminate.poll_recv(context).map(|received| received.map(|()| StopSignal::Terminate))
+        });
+        Ok(SignalListener(tokio::spawn(self.clone().obey(signals)).abort_handle()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use StopSignal::{Interrupt, Terminate};
+
+    /// Whether (draining, now) are cancelled after these signals.
+    async fn after(signals: &[StopSignal]) -> (bool, bool) {
+        let shutdown = Shutdown::new();
+        shutdown.clone().obey(futures::stream::iter(signals.to_vec())).await;
+        (shutdown.draining().is_cancelled(), shutdown.now().is_cancelled())
+    }
+
+    #[tokio::test]
+    async fn the_first_signal_drains_and_a_second_interrupt_stops() {
+        assert_eq!(after(&[]).await, (false, false));
+        assert_eq!(after(&[Terminate]).await, (true, false));
+        assert_eq!(after(&[Interrupt]).await, (true, false));
+        assert_eq!(after(&[Interrupt, Interrupt]).await, (true, true));
+        assert_eq!(after(&[Terminate, Interrupt]).await, (true, true));
+    }
+
+    #[tokio::test]
+    async fn a_repeated_terminate_stays_patient() {
+        assert_eq!(after(&[Terminate, Terminate, Terminate]).await, (true, false));
+        assert_eq!(after(&[Interrupt, Terminate]).await, (true, false));
+    }
+
+    #[tokio::test]
+    async fn draining_for_another_reason_leaves_the_first_interrupt_polite() {
+        let shutdown = Shutdown::new();
+        shutdown.drain();
+        shutdown.clone().obey(futures::stream::iter([Interrupt])).await;
+        assert!(!shutdown.now().is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn clones_share_the_stages() {
+        let shutdown = Shutdown::new();
+        let worker = shutdown.clone();
+        shutdown.stop_now();
+        worker.draining().cancelled().await;
+        worker.now().cancelled().await;
+    }
+}

@@ -1,0 +1,174 @@
+//! The summary as a table. A row is one line, and its reason another line below it, so that a reason has the whole
+//! width. Where there are more rows than the limit, those that need a person come first.
+
+use std::fmt;
+use std::future::Future;
+use std::io::Write;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+
+use super::{Pages, RowSet, SummaryError, SummaryHeader, Surface};
+use crate::config::settings::SummaryRows;
+use crate::domain::{Row, Status, Totals, display};
+use crate::report::human;
+
+const HEADER: [&str; 6] = ["file", "size", "remote path", "status", "tries", "time"];
+const FILE: usize = 0;
+const REMOTE: usize = 2;
+/// The order of the rows where not all are shown.
+const BY_URGENCY: [Status; 4] = [Status::Failed, Status::Deferred, Status::Archived, Status::Skipped];
+/// Rows that are aligned with each other: so many are held in memory at once.
+const ALIGNED: usize = 1000;
+/// What a path keeps on the narrowest terminal.
+const NARROWEST: usize = 12;
+
+pub(super) async fn write<Page, Pending, E>(
+    out: &mut (dyn Write + Send),
+    surface: Surface,
+    header: &SummaryHeader,
+    limit: SummaryRows,
+    pages: &mut Pages<Page>,
+) -> Result<(), SummaryError>
+where
+    Page: FnMut(RowSet, i64) -> Pending,
+    Pending: Future<Output = Result<(Vec<Row>, i64), E>>,
+    E: fmt::Display,
+{
+    let limit = match limit {
+        SummaryRows::All => u64::MAX,
+        SummaryRows::Limit(rows) => rows as u64,
+    };
+    let sets: &[RowSet] = if header.totals.files() <= limit { &[RowSet::All] } else { &BY_URGENCY.map(RowSet::Only) };
+    let mut aligned = Vec::new();
+    let mut shown = Totals::default();
+    for set in sets {
+        let mut after = 0;
+        while shown.files() < limit {
+            let page = pages.next(*set, &mut after).await?;
+            if page.is_empty() {
+                break;
+            }
+            for row in page.into_iter().take((limit - shown.files()).try_into().unwrap_or(usize::MAX)) {
+                shown.add(row.status, row.bytes);
+                aligned.push(row);
+                if aligned.len() == ALIGNED {
+                    write_rows(out, surface, &aligned)?;
+                    aligned.clear();
+                }
+            }
+        }
+    }
+    if !aligned.is_empty() {
+        write_rows(out, surface, &aligned)?;
+    }
+    if shown.files() == 0 && header.totals.files() == 0 {
+        writeln!(out, "No candidates were found.")?;
+    }
+    if let Some(text) = left_out(&header.totals, &shown) {
+        writeln!(out, "{text}")?;
+    }
+    writeln!(out, "\n{}", totals_line(header))?;
+    Ok(())
+}
+
+/// `archived 2 · skipped 0 · deferred 0 · failed 0 · 1.2 KiB in 0.12 s · 10.0 KiB/s`.
+fn totals_line(header: &SummaryHeader) -> String {
+    let totals = header.totals;
+    let mut line = Status::ALL.map(|status| format!("{status} {}", human::count(count(&totals, status)))).join(" · ");
+    line.push_str(&format!(" · {} in {}", human::bytes(totals.bytes), human::duration(header.elapsed)));
+    if let Some(rate) = human::rate(totals.bytes, header.elapsed) {
+        line.push_str(&format!(" · {rate}"));
+    }
+    line
+}
+
+fn count(totals: &Totals, status: Status) -> u64 {
+    match status {
+        Status::Archived => totals.archived,
+        Status::Skipped => totals.skipped,
+        Status::Deferred => totals.deferred,
+        Status::Failed => totals.failed,
+    }
+}
+
+/// What the table does not show, and how to see it.
+fn left_out(all: &Totals, shown: &Totals) -> Option<String> {
+    let missing = BY_URGENCY
+        .map(|status| (status, count(all, status).saturating_sub(count(shown, status))))
+        .into_iter()
+        .filter(|(_, rows)| *rows > 0)
+        .map(|(status, rows)| format!("{} {status}", human::count(rows)))
+        .collect::<Vec<_>>();
+    let rows = all.files().saturating_sub(shown.files());
+    (rows > 0).then(|| {
+        let noun = if rows == 1 { "row is" } else { "rows are" };
+        let (rows, missing) = (human::count(rows), missing.join(", "));
+        format!("… {rows} more {noun} left out ({missing}); --summary-rows all shows every one")
+    })
+}
+
+fn write_rows(out: &mut (dyn Write + Send), surface: Surface, rows: &[Row]) -> Result<(), SummaryError> {
+    let mut cells = rows.iter().map(cells).collect::<Vec<_>>();
+    if let Some(columns) = surface.columns {
+        fit(&mut cells, columns.into());
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(HEADER).add_rows(cells);
+    for (index, column) in table.column_iter_mut().enumerate() {
+        // Two columns between neighbours, none at the edges.
+        column.set_padding((0, if index + 1 < HEADER.len() { 2 } else { 0 }));
+        if matches!(HEADER[index], "size" | "tries" | "time") {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    // Control characters are escaped, so a row is exactly one line.
+    for (number, line) in table.lines().enumerate() {
+        let line = line.trim_end();
+        let Some(row) = number.checked_sub(1).and_then(|number| rows.get(number)) else {
+            writeln!(out, "{}", surface.colour.paint("1", line))?;
+            continue;
+        };
+        let paint = |text: &str| match row.status {
+            Status::Archived => text.to_owned(),
+            Status::Skipped => surface.colour.paint("2", text),
+            Status::Deferred => surface.colour.paint("33", text),
+            Status::Failed => surface.colour.paint("31", text),
+        };
+        writeln!(out, "{}", paint(line))?;
+        if let Some(reason) = &row.reason {
+            writeln!(out, "{}", paint(&format!("  └ {}", display::escaped(reason))))?;
+        }
+    }
+    Ok(())
+}
+
+fn cells(row: &Row) -> [String; HEADER.len()] {
+    [
+        display::path(&row.path).to_string(),
+        human::bytes(row.bytes),
+        row.remote.as_deref().map_or_else(|| "–".to_owned(), |remote| display::escaped(remote).to_string()),
+        row.status.to_string(),
+        row.attempts.to_string(),
+        human::duration(row.elapsed),
+    ]
+}
+
+/// Shortens the two paths in their middle so that each line fits into `columns`.
+fn fit(rows: &mut [[String; HEADER.len()]], columns: usize) {
+    let widest = |column: usize| {
+        let cells = rows.iter().map(|row| human::width(&row[column]));
+        cells.chain([human::width(HEADER[column])]).max().unwrap_or_default()
+    };
+    let others = (0..HEADER.len()).filter(|column| ![FILE, REMOTE].contains(column)).map(widest).sum::<usize>();
+    let room = columns.saturating_sub(others + 2 * (HEADER.len() - 1));
+    let (file, remote) = (widest(FILE), widest(REMOTE));
+    // The narrower of the two keeps its width where it needs no more than half.
+    let file_room = if file + remote <= room { file } else { (room / 2).max(room.saturating_sub(remote)).min(file) };
+    let file_room = file_room.max(NARROWEST);
+    let remote_room = room.saturating_sub(file_room).max(NARROWEST);
+    for row in rows {
+        row[FILE] = human::shortened(&row[FILE], file_room).into_owned();
+        row[REMOTE] = human::shortened(&row[REMOTE], remote_room).into_owned();
+    }
+}
