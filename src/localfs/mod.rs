@@ -12,9 +12,12 @@ use rustix::io::Errno;
 use crate::domain::display;
 
 mod lease;
+mod place;
 mod root;
 
 pub use lease::{Thoroughness, writer_of};
+pub(crate) use place::{Place, fitted};
+pub(crate) use root::fingerprint;
 pub use root::{OpenedFile, RootDir, RootState};
 
 /// A path below a root: relative, not empty, without `.` and `..`. Bytes, not necessarily UTF-8.

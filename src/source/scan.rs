@@ -267,3 +267,7 @@ impl Walker<'_> {
         (self.visit)(Found::Problem { root: Arc::clone(self.root), path, error })
     }
 }
+
+#[cfg(test)]
+#[path = "scan_tests.rs"]
+mod tests;
