@@ -11,6 +11,8 @@ use chrono::{DateTime, Utc};
 use super::*;
 use crate::domain::{Fingerprint, Status};
 
+pub mod model;
+
 /// One shared ledger of its own for each test.
 #[async_trait]
 pub trait World: Send + Sync {

@@ -80,6 +80,15 @@ mod suite {
     crate::ledger::contract::contract_suite!(Place::new());
 }
 
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 100, ..Default::default() })]
+    #[test]
+    fn any_history_agrees_with_the_model(history in contract::model::history()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(contract::model::agrees(Place::new(), history));
+    }
+}
+
 async fn claim(ledger: &SqliteLedger, name: &str) -> Claim {
     claimed(ledger.claim(vec![request(name, &format!("/{name}"))]).await.unwrap().remove(0))
 }
