@@ -2,3 +2,6 @@
 #[path = "integration/architecture.rs"]
 mod architecture;
 mod support;
+
+#[path = "integration/ledger.rs"]
+mod ledger;

@@ -16,12 +16,22 @@
 //! ```
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use crate::domain::{FileKey, OwnerId, RemotePath, Row, Sha256Digest, Token, Totals};
+
+#[cfg(test)]
+pub mod contract;
+pub mod sqlite;
+
+pub use sqlite::{SqliteConfig, SqliteLedger};
+
+/// Says the time of day. An argument, so that tests can let leases run out.
+pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 /// What a worker asks for: to be the only one that moves this file version.
 #[derive(Debug, Clone)]
@@ -39,7 +49,8 @@ pub struct ClaimRequest {
 pub enum Repeat {
     #[default]
     Skip,
-    /// `--force`: a recorded entry becomes claimed again, with the newly requested remote path.
+    /// `--force`: a recorded entry becomes claimed again, with the newly requested remote path; with the path of an
+    /// earlier forced claim where that one may have left something staged, for there it is to be found.
     Force,
 }
 
@@ -65,7 +76,7 @@ pub struct Claim {
     /// Earlier tokens of this key whose temporary names may stand on the server: the owner takes each up or removes
     /// it before it stages its own. Empty for almost every claim.
     pub predecessors: Vec<Token>,
-    /// Uploads begun under earlier claims of this key.
+    /// Uploads begun under earlier claims of this key, as their releases said. 0 for a forced repetition.
     pub attempts: u32,
 }
 
@@ -75,10 +86,12 @@ pub struct Record {
     /// The name it stands under: the pinned path, or the conflict name beside it.
     pub remote: RemotePath,
     pub sha256: Sha256Digest,
+    /// Kept to the microsecond.
     pub recorded_at: DateTime<Utc>,
 }
 
-/// How a worker gives a claim up without a record.
+/// How a worker gives a claim up without a record. `attempts` counts all uploads begun for the key, those of earlier
+/// claims ([`Claim::attempts`]) included. A forced repetition falls back to the record that stood before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Release {
     /// Retries are used up. The pinned path stays; the next run may claim it again.
@@ -126,13 +139,17 @@ pub enum RowFilter {
 
 /// The shared memory of exactly-once. All methods may be called from many tasks at once.
 ///
-/// **Durability.** When a method returns `Ok`, its effect survives `kill -9` and a power cut. Implementations batch:
-/// calls made at the same time share one durable commit.
+/// **Durability.** When a method returns `Ok`, its effect survives `kill -9` and a power cut; the rows of a run live only as
+/// long as its process. Implementations batch: calls made at the same time share one durable commit. A call whose
+/// future is dropped may still take effect.
 ///
 /// **Atomicity.** Each element of a batch is atomic by itself; a batch is not.
 ///
-/// **Fencing.** `record`, `release` and `disposed` compare the claim's token with the entry's and change nothing
-/// ([`LedgerError::LeaseLost`]) where a later claim has been issued.
+/// **Fencing.** `confirm`, `record` and `release` compare the claim's token and owner with the entry's and change nothing
+/// ([`LedgerError::LeaseLost`]) where the claim has ended or a later one has been issued.
+///
+/// **Held.** An entry is held while its owner's process is known to live and its lease has not run out. An owner always
+/// holds its own: a lease that ran out without anybody else taking the entry can be renewed.
 #[async_trait]
 pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Who this process is to the others.
@@ -148,7 +165,8 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// How long a lease lasts without renewal.
     fn lease(&self) -> Duration;
 
-    /// Fails with [`LedgerError::LeaseLost`] where the claim is no longer this owner's. Asked right before a commit.
+    /// Fails with [`LedgerError::LeaseLost`] where the claim is no longer this owner's. Asked right before a commit: on
+    /// success at least half a lease is left.
     async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError>;
 
     /// Notes that the commit happened. Ends the claim.
@@ -157,10 +175,12 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Ends the claim without a record.
     async fn release(&self, claim: &Claim, release: Release) -> Result<(), LedgerError>;
 
-    /// Notes that the local file of a recorded entry was disposed of, so that nobody looks for it again.
+    /// Notes that the local file of a recorded entry was disposed of, so that nobody looks for it again. Idempotent.
     async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError>;
 
-    /// Entries of a destination that nobody holds and that may have left something on the server.
+    /// Entries of a destination that nobody holds and that may have left something on the server. A page shorter than
+    /// `limit` is the last. To clean up, claim the key with [`Repeat::Force`] (the pinned path stays), remove the
+    /// predecessors' temporary names and release it as [`Release::Forget`]: a record that stood before stands again.
     async fn orphans(
         &self,
         destination: &str,
@@ -168,7 +188,8 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Orphan>, Cursor), LedgerError>;
 
-    /// Recorded entries whose disposal began ([`Ledger::disposing`]) and was not confirmed, because a process died between the two.
+    /// Recorded entries whose disposal began ([`Ledger::disposing`]) and was not confirmed, because a process died between
+    /// the two. Those of live owners, the caller included, are left out. A page shorter than `limit` is the last.
     async fn undisposed(
         &self,
         destination: &str,
@@ -176,20 +197,24 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Undisposed>, Cursor), LedgerError>;
 
-    /// Notes that disposal of a recorded entry's local file begins.
+    /// Notes that disposal of a recorded entry's local file begins. Idempotent for the owner. Fails with
+    /// [`LedgerError::LeaseLost`] where no record stands, a live owner claimed the file again, or another one disposes
+    /// of it: the file must then be left alone.
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError>;
 
     /// Adds a row to this owner's run, or replaces the row of the same source, path and file version (`None` for a
-    /// candidate that was never opened).
+    /// candidate that was never opened). A row without a version gives way to the next one of its source and path that
+    /// has one, and leaves it its place.
     async fn put_row(&self, version: Option<&FileKey>, row: Row) -> Result<(), LedgerError>;
 
-    /// This run's rows in the order in which they were first put.
+    /// This run's rows in the order in which they were first put. A page shorter than `limit` is the last.
     async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError>;
 
     /// The counts of this run's rows.
     async fn totals(&self) -> Result<Totals, LedgerError>;
 
-    /// Ends the run: drops its rows and its lock, and forgets entries older than the retention whose local file is gone.
+    /// Ends the run: drops its rows and its lock, which frees what it still holds, and forgets records older than the
+    /// retention whose local file is gone. Every later call fails with [`LedgerError::Unusable`].
     async fn finish(&self) -> Result<(), LedgerError>;
 }
 

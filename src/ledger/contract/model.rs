@@ -1,0 +1,256 @@
+//! The contract as a program of its own: a model that is too simple to be wrong, and any history of two owners, who
+//! must see from the real ledger what the model says.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// One step of a history. Numbers are taken modulo what there is.
+#[derive(Debug, Clone)]
+pub enum Step {
+    Claim {
+        owner: usize,
+        key: usize,
+        repeat: Repeat,
+    },
+    Confirm {
+        claim: usize,
+    },
+    Record {
+        claim: usize,
+    },
+    Release {
+        claim: usize,
+        release: Release,
+    },
+    Disposing {
+        owner: usize,
+        key: usize,
+    },
+    Disposed {
+        owner: usize,
+        key: usize,
+    },
+    Renew {
+        owner: usize,
+    },
+    /// Half a lease.
+    Pass,
+    Kill {
+        owner: usize,
+    },
+}
+
+const OWNERS: usize = 2;
+const KEYS: usize = 3;
+
+pub fn history() -> impl Strategy<Value = Vec<Step>> {
+    let staged = prop_oneof![Just(Staged::Nothing), Just(Staged::Maybe)];
+    let release = prop_oneof![
+        (1..9_u32, staged.clone()).prop_map(|(attempts, staged)| Release::Unfinished { attempts, staged }),
+        (1..9_u32, staged.clone()).prop_map(|(attempts, staged)| Release::Failed {
+            reason: "full".into(),
+            attempts,
+            staged
+        }),
+        staged.prop_map(|staged| Release::Forget { staged }),
+    ];
+    let repeat = prop_oneof![3 => Just(Repeat::Skip), 1 => Just(Repeat::Force)];
+    let step = prop_oneof![
+        8 => (0..OWNERS, 0..KEYS, repeat).prop_map(|(owner, key, repeat)| Step::Claim { owner, key, repeat }),
+        2 => (0..4_usize).prop_map(|claim| Step::Confirm { claim }),
+        3 => (0..4_usize).prop_map(|claim| Step::Record { claim }),
+        4 => (0..4_usize, release).prop_map(|(claim, release)| Step::Release { claim, release }),
+        2 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposing { owner, key }),
+        1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposed { owner, key }),
+        1 => (0..OWNERS).prop_map(|owner| Step::Renew { owner }),
+        2 => Just(Step::Pass),
+        1 => (0..OWNERS).prop_map(|owner| Step::Kill { owner }),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+#[derive(Debug, Default, Clone)]
+struct Entry {
+    remote: String,
+    owner: Option<OwnerId>,
+    token: Option<Token>,
+    staged: Vec<Token>,
+    attempts: u32,
+    record: Option<Record>,
+    disposer: Option<OwnerId>,
+}
+
+struct Model<W> {
+    world: W,
+    ledgers: Vec<Arc<dyn Ledger>>,
+    lease_until: Vec<DateTime<Utc>>,
+    entries: Vec<Option<Entry>>,
+    /// Every claim that was made, the latest first.
+    claims: Vec<(usize, OwnerId, Claim)>,
+    last_token: Option<Token>,
+    remotes: usize,
+}
+
+/// Goes through a history and panics where the ledger and the model disagree.
+pub async fn agrees(world: impl World, history: Vec<Step>) {
+    let mut ledgers = Vec::new();
+    for _ in 0..OWNERS {
+        ledgers.push(world.join().await);
+    }
+    let lease_until = ledgers.iter().map(|ledger| world.now() + ledger.lease()).collect();
+    let mut model =
+        Model { world, ledgers, lease_until, entries: vec![None; KEYS], claims: vec![], last_token: None, remotes: 0 };
+    for step in history {
+        model.step(step).await;
+        model.check_listings().await;
+    }
+}
+
+impl<W: World> Model<W> {
+    fn held(&self, by: Option<OwnerId>, asks: usize) -> Option<OwnerId> {
+        let by = by?;
+        let owner = self.ledgers.iter().position(|ledger| ledger.owner() == by)?;
+        (owner == asks || self.lease_until[owner] > self.world.now()).then_some(by)
+    }
+
+    /// The claim number `back`, counted from the latest, where its owner still lives.
+    fn claim(&self, back: usize) -> Option<(usize, usize, Claim)> {
+        let (key, owner, claim) = self.claims.get(back)?.clone();
+        Some((key, self.ledgers.iter().position(|ledger| ledger.owner() == owner)?, claim))
+    }
+
+    /// The claim's entry, if the claim still stands.
+    fn current(&mut self, key: usize, owner: usize, claim: &Claim) -> Option<&mut Entry> {
+        let owner = self.ledgers[owner].owner();
+        self.entries[key].as_mut().filter(|entry| entry.token == Some(claim.token) && entry.owner == Some(owner))
+    }
+
+    async fn step(&mut self, step: Step) {
+        match step {
+            Step::Claim { owner, key, repeat } => self.ask(owner, key, repeat).await,
+            Step::Confirm { claim } => {
+                let Some((key, owner, claim)) = self.claim(claim) else { return };
+                let result = self.ledgers[owner].confirm(&claim).await;
+                assert_eq!(result.is_ok(), self.current(key, owner, &claim).is_some());
+                let lease = self.ledgers[owner].lease();
+                if result.is_ok() && self.lease_until[owner] < self.world.now() + lease / 2 {
+                    self.lease_until[owner] = self.world.now() + lease;
+                }
+            }
+            Step::Record { claim } => {
+                let Some((key, owner, claim)) = self.claim(claim) else { return };
+                let record = record(claim.remote.as_str(), self.world.now());
+                let result = self.ledgers[owner].record(&claim, record.clone()).await;
+                let entry = self.current(key, owner, &claim);
+                assert_eq!(result.is_ok(), entry.is_some());
+                if let Some(entry) = entry {
+                    let (remote, attempts) = (entry.remote.clone(), entry.attempts);
+                    *entry = Entry { remote, attempts, record: Some(record), ..Entry::default() };
+                }
+            }
+            Step::Release { claim, release } => {
+                let Some((key, owner, claim)) = self.claim(claim) else { return };
+                let result = self.ledgers[owner].release(&claim, release.clone()).await;
+                let entry = self.current(key, owner, &claim);
+                assert_eq!(result.is_ok(), entry.is_some());
+                let Some(entry) = entry else { return };
+                entry.owner = None;
+                let (Release::Failed { staged, .. } | Release::Unfinished { staged, .. } | Release::Forget { staged }) =
+                    release;
+                if let Release::Failed { attempts, .. } | Release::Unfinished { attempts, .. } = release {
+                    entry.attempts = attempts;
+                }
+                if staged == Staged::Nothing {
+                    entry.staged.clear();
+                }
+                if release == (Release::Forget { staged: Staged::Nothing }) && entry.record.is_none() {
+                    self.entries[key] = None;
+                }
+            }
+            Step::Disposing { owner, key } => {
+                let result = self.ledgers[owner].disposing(&self::key(&key.to_string())).await;
+                let me = self.ledgers[owner].owner();
+                let allowed = self.entries[key].as_ref().is_some_and(|entry| {
+                    entry.record.is_some()
+                        && self.held(entry.owner, owner).is_none()
+                        && self.held(entry.disposer, owner).is_none_or(|disposer| disposer == me)
+                });
+                assert_eq!(result.is_ok(), allowed);
+                if let Some(entry) = self.entries[key].as_mut().filter(|_| allowed) {
+                    entry.disposer = Some(me);
+                }
+            }
+            Step::Disposed { owner, key } => {
+                self.ledgers[owner].disposed(&self::key(&key.to_string())).await.unwrap();
+                if let Some(entry) = &mut self.entries[key] {
+                    entry.disposer = None;
+                }
+            }
+            Step::Renew { owner } => {
+                self.ledgers[owner].renew().await.unwrap();
+                self.lease_until[owner] = self.world.now() + self.ledgers[owner].lease();
+            }
+            Step::Pass => self.world.pass(self.ledgers[0].lease() / 2),
+            Step::Kill { owner } => {
+                let dead = self.ledgers.remove(owner);
+                self.world.kill(dead).await;
+                self.ledgers.insert(owner, self.world.join().await);
+                self.lease_until[owner] = self.world.now() + self.ledgers[owner].lease();
+            }
+        }
+    }
+
+    async fn ask(&mut self, owner: usize, key: usize, repeat: Repeat) {
+        self.remotes += 1;
+        let requested = format!("/{}/x", self.remotes);
+        let request = ClaimRequest { repeat, ..request(&key.to_string(), &requested) };
+        let reply = ask(&*self.ledgers[owner], request).await;
+        let entry = self.entries[key].clone();
+        if let Some(by) = entry.as_ref().and_then(|entry| self.held(entry.owner, owner)) {
+            assert!(matches!(reply, ClaimReply::Held { owner } if owner == by), "{reply:?}");
+            return;
+        }
+        let mut entry = entry.unwrap_or_else(|| Entry { remote: requested.clone(), ..Entry::default() });
+        match (&entry.record, repeat) {
+            (Some(record), Repeat::Skip) => {
+                assert_eq!(recorded(reply), *record);
+                return;
+            }
+            (Some(_), Repeat::Force) if entry.staged.is_empty() => {
+                entry.remote = requested;
+                entry.attempts = 0;
+            }
+            _ => {}
+        }
+        let claim = claimed(reply);
+        assert_eq!(claim.remote.as_str(), entry.remote);
+        assert_eq!((&claim.predecessors, claim.attempts), (&entry.staged, entry.attempts));
+        assert!(self.last_token.is_none_or(|last| last < claim.token));
+        self.last_token = Some(claim.token);
+        entry.token = Some(claim.token);
+        entry.staged.push(claim.token);
+        entry.owner = Some(self.ledgers[owner].owner());
+        self.claims.insert(0, (key, self.ledgers[owner].owner(), claim));
+        self.entries[key] = Some(entry);
+    }
+
+    async fn check_listings(&self) {
+        for (asks, ledger) in self.ledgers.iter().enumerate() {
+            let expected = |wanted: &dyn Fn(&Entry) -> bool| {
+                let entries = self.entries.iter().enumerate();
+                let free = entries.filter(|(_, entry)| {
+                    entry.as_ref().is_some_and(|entry| self.held(entry.owner, asks).is_none() && wanted(entry))
+                });
+                free.map(|(index, _)| key(&index.to_string()).path).collect::<BTreeSet<_>>()
+            };
+            let orphans = orphan_keys(&**ledger).await.into_iter().map(|key| key.path).collect::<BTreeSet<_>>();
+            assert_eq!(orphans, expected(&|entry| !entry.staged.is_empty()));
+            let undisposed = undisposed_keys(&**ledger).await.into_iter().map(|key| key.path).collect::<BTreeSet<_>>();
+            assert_eq!(
+                undisposed,
+                expected(&|entry| entry.disposer.is_some() && self.held(entry.disposer, asks).is_none())
+            );
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The rules of claims and records, each one check followed by one change, inside the transaction of its batch.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension, named_params};
+
+use super::error::Failure;
+use super::presence::Owners;
+use crate::domain::{FileKey, Fingerprint, KeyId, OwnerId, RemotePath, Sha256Digest, Token};
+use crate::ledger::{Claim, ClaimReply, ClaimRequest, Record, Release, Repeat, Staged};
+
+/// The entries as one transaction sees them.
+pub(super) struct Entries<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) owners: &'a Owners,
+    pub(super) owner: OwnerId,
+    pub(super) now: DateTime<Utc>,
+    pub(super) lease_ms: i64,
+    pub(super) alive: &'a mut HashMap<OwnerId, bool>,
+}
+
+/// What a claim has to know of an entry that stands.
+struct Standing {
+    seq: i64,
+    remote: RemotePath,
+    owner: Option<OwnerId>,
+    staged: Vec<Token>,
+    attempts: u32,
+    record: Option<Record>,
+}
+
+pub(super) type Changed = Result<(), Failure>;
+
+impl Entries<'_> {
+    pub(super) fn claim(&mut self, request: ClaimRequest) -> Result<ClaimReply, Failure> {
+        let ClaimRequest { key, local_path, remote: requested, repeat } = request;
+        let id = key.id();
+        let Some(standing) = self.standing(id)? else {
+            let token = self.next_token()?;
+            self.insert(id, &key, &local_path, &requested, token)?;
+            return Ok(ClaimReply::Claimed(Claim { key, token, remote: requested, predecessors: vec![], attempts: 0 }));
+        };
+        if let Some(owner) = standing.owner
+            && self.is_alive(owner)?
+        {
+            return Ok(ClaimReply::Held { owner });
+        }
+        let (remote, attempts) = match (standing.record, repeat) {
+            (Some(record), Repeat::Skip) => return Ok(ClaimReply::Recorded(record)),
+            // What stands staged was derived from the pinned path, and is found again only by it.
+            (Some(_), Repeat::Force) if standing.staged.is_empty() => (requested, 0),
+            _ => (standing.remote, standing.attempts),
+        };
+        let token = self.next_token()?;
+        let mut staged = standing.staged.clone();
+        staged.push(token);
+        self.connection
+            .prepare_cached(
+                "UPDATE entry SET state = 'claimed', owner = :owner, token = :token, staged = :staged, remote = :remote, \
+                 local_path = :local_path, attempts = :attempts, reason = NULL WHERE seq = :seq",
+            )?
+            .execute(named_params! {
+                ":owner": blob(self.owner), ":token": token.0 as i64, ":staged": list(&staged), ":remote": remote.as_str(),
+                ":local_path": local_path.as_os_str().as_bytes(), ":attempts": attempts, ":seq": standing.seq,
+            })?;
+        Ok(ClaimReply::Claimed(Claim { key, token, remote, predecessors: standing.staged, attempts }))
+    }
+
+    fn insert(
+        &self,
+        id: KeyId,
+        key: &FileKey,
+        local_path: &std::path::Path,
+        remote: &RemotePath,
+        token: Token,
+    ) -> rusqlite::Result<usize> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO entry (id, destination, source, path, inode, size, mtime_ns, local_path, state, remote, token, \
+                 owner, staged) VALUES (:id, :destination, :source, :path, :inode, :size, :mtime_ns, :local_path, 'claimed', \
+                 :remote, :token, :owner, :staged)",
+            )?
+            .execute(named_params! {
+                ":id": id.0, ":destination": &*key.destination, ":source": &*key.source, ":path": key.path,
+                ":inode": key.fingerprint.inode as i64, ":size": key.fingerprint.size as i64,
+                ":mtime_ns": key.fingerprint.mtime_ns, ":local_path": local_path.as_os_str().as_bytes(),
+                ":remote": remote.as_str(), ":token": token.0 as i64, ":owner": blob(self.owner), ":staged": list(&[token]),
+            })
+    }
+
+    fn standing(&self, id: KeyId) -> rusqlite::Result<Option<Standing>> {
+        self.connection
+            .prepare_cached(
+                "SELECT seq, remote, owner, staged, attempts, record_remote, record_sha256, recorded_at FROM entry WHERE id = ?1",
+            )?
+            .query_row([id.0], |row| {
+                let record = match (row.get::<_, Option<String>>(5)?, row.get(6)?, row.get(7)?) {
+                    (Some(remote), Some(sha256), Some(recorded_at)) => Some(Record {
+                        remote: RemotePath::new(remote),
+                        sha256: Sha256Digest(sha256),
+                        recorded_at: DateTime::from_timestamp_micros(recorded_at).unwrap_or_default(),
+                    }),
+                    _ => None,
+                };
+                Ok(Standing {
+                    seq: row.get(0)?,
+                    remote: RemotePath::new(row.get::<_, String>(1)?),
+                    owner: owner_at(row, 2)?,
+                    staged: unlist(row.get_ref(3)?.as_str_or_null()?),
+                    attempts: row.get(4)?,
+                    record,
+                })
+            })
+            .optional()
+    }
+
+    fn next_token(&self) -> rusqlite::Result<Token> {
+        self.connection
+            .prepare_cached("UPDATE ledger SET token = token + 1 RETURNING token")?
+            .query_row([], |row| row.get::<_, i64>(0))
+            .map(|token| Token(token as u64))
+    }
+
+    /// At least half a lease stands when this succeeds: the entry is still ours, so nobody minds the extension.
+    pub(super) fn confirm(&self, id: KeyId, token: Token) -> Changed {
+        let ours = self
+            .connection
+            .prepare_cached("SELECT 1 FROM entry WHERE id = ?1 AND token = ?2 AND owner = ?3")?
+            .exists(rusqlite::params![id.0, token.0 as i64, blob(self.owner)])?;
+        if !ours {
+            return Err(Failure::LeaseLost);
+        }
+        let until: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT lease_until FROM owner WHERE id = ?1")?
+            .query_row([blob(self.owner)], |row| row.get(0))
+            .optional()?;
+        if until.is_none_or(|until| until - self.now.timestamp_millis() < self.lease_ms / 2) {
+            self.renew()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn record(&self, id: KeyId, token: Token, record: &Record) -> Changed {
+        let changed = self
+            .connection
+            .prepare_cached(
+                "UPDATE entry SET state = 'recorded', owner = NULL, staged = NULL, reason = NULL, disposer = NULL, \
+                 record_remote = :remote, record_sha256 = :sha256, recorded_at = :recorded_at \
+                 WHERE id = :id AND token = :token AND owner = :owner",
+            )?
+            .execute(named_params! {
+                ":remote": record.remote.as_str(), ":sha256": record.sha256.0,
+                ":recorded_at": record.recorded_at.timestamp_micros(),
+                ":id": id.0, ":token": token.0 as i64, ":owner": blob(self.owner),
+            })?;
+        fenced(changed)
+    }
+
+    pub(super) fn release(&self, id: KeyId, token: Token, release: &Release) -> Changed {
+        let (state, reason, attempts, staged) = match release {
+            Release::Failed { reason, attempts, staged } => ("failed", Some(reason), Some(*attempts), *staged),
+            Release::Unfinished { attempts, staged } => ("claimed", None, Some(*attempts), *staged),
+            Release::Forget { staged } => ("claimed", None, None, *staged),
+        };
+        if matches!(release, Release::Forget { staged: Staged::Nothing }) {
+            let deleted = self
+                .connection
+                .prepare_cached(
+                    "DELETE FROM entry WHERE id = ?1 AND token = ?2 AND owner = ?3 AND recorded_at IS NULL",
+                )?
+                .execute(rusqlite::params![id.0, token.0 as i64, blob(self.owner)])?;
+            if deleted > 0 {
+                return Ok(());
+            }
+        }
+        // What was recorded before a forced repetition is recorded still.
+        let changed = self
+            .connection
+            .prepare_cached(
+                "UPDATE entry SET owner = NULL, state = iif(recorded_at IS NULL, :state, 'recorded'), \
+                 reason = iif(recorded_at IS NULL, :reason, NULL), attempts = coalesce(:attempts, attempts), \
+                 staged = iif(:keep, staged, NULL) WHERE id = :id AND token = :token AND owner = :owner",
+            )?
+            .execute(named_params! {
+                ":state": state, ":reason": reason, ":attempts": attempts, ":keep": staged == Staged::Maybe,
+                ":id": id.0, ":token": token.0 as i64, ":owner": blob(self.owner),
+            })?;
+        fenced(changed)
+    }
+
+    pub(super) fn disposing(&mut self, id: KeyId) -> Changed {
+        let found = self
+            .connection
+            .prepare_cached("SELECT seq, owner, disposer FROM entry WHERE id = ?1 AND recorded_at IS NOT NULL")?
+            .query_row([id.0], |row| Ok((row.get::<_, i64>(0)?, owner_at(row, 1)?, owner_at(row, 2)?)))
+            .optional()?;
+        let Some((seq, owner, disposer)) = found else { return Err(Failure::LeaseLost) };
+        if disposer == Some(self.owner) && owner.is_none() {
+            return Ok(());
+        }
+        for other in [owner, disposer.filter(|disposer| *disposer != self.owner)].into_iter().flatten() {
+            if self.is_alive(other)? {
+                return Err(Failure::LeaseLost);
+            }
+        }
+        self.connection
+            .prepare_cached("UPDATE entry SET disposer = ?1 WHERE seq = ?2")?
+            .execute(rusqlite::params![blob(self.owner), seq])?;
+        Ok(())
+    }
+
+    pub(super) fn disposed(&self, id: KeyId) -> Changed {
+        self.connection
+            .prepare_cached("UPDATE entry SET disposer = NULL WHERE id = ?1 AND disposer IS NOT NULL")?
+            .execute([id.0])?;
+        Ok(())
+    }
+
+    /// One row, whatever the number of claims.
+    pub(super) fn renew(&self) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached(
+                "INSERT INTO owner (id, pid, hostname, lease_until) VALUES (?1, ?2, ?3, ?4) \
+                 ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until",
+            )?
+            .execute(rusqlite::params![
+                blob(self.owner),
+                std::process::id(),
+                rustix::system::uname().nodename().to_string_lossy(),
+                self.now.timestamp_millis() + self.lease_ms,
+            ])?;
+        Ok(())
+    }
+
+    /// Ourselves, always; another, while its process holds its lock and its lease has not run out.
+    pub(super) fn is_alive(&mut self, owner: OwnerId) -> rusqlite::Result<bool> {
+        if owner == self.owner {
+            return Ok(true);
+        }
+        if let Some(alive) = self.alive.get(&owner) {
+            return Ok(*alive);
+        }
+        let leased = self
+            .connection
+            .prepare_cached("SELECT 1 FROM owner WHERE id = ?1 AND lease_until > ?2")?
+            .exists(rusqlite::params![blob(owner), self.now.timestamp_millis()])?;
+        let alive = leased && self.owners.holds_lock(owner);
+        self.alive.insert(owner, alive);
+        Ok(alive)
+    }
+}
+
+fn fenced(changed: usize) -> Changed {
+    if changed == 0 { Err(Failure::LeaseLost) } else { Ok(()) }
+}
+
+pub(super) fn blob(owner: OwnerId) -> [u8; 16] {
+    owner.0.to_be_bytes()
+}
+
+pub(super) fn owner_at(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<OwnerId>> {
+    Ok(row.get::<_, Option<[u8; 16]>>(column)?.map(|id| OwnerId(u128::from_be_bytes(id))))
+}
+
+/// The key that an entry's columns say, from the column `destination` on.
+pub(super) fn key_at(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<FileKey> {
+    Ok(FileKey {
+        destination: row.get::<_, String>(first)?.into(),
+        source: row.get::<_, String>(first + 1)?.into(),
+        path: row.get(first + 2)?,
+        fingerprint: Fingerprint {
+            inode: row.get::<_, i64>(first + 3)? as u64,
+            size: row.get::<_, i64>(first + 4)? as u64,
+            mtime_ns: row.get(first + 5)?,
+        },
+    })
+}
+
+pub(super) fn path_at(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<PathBuf> {
+    Ok(OsString::from_vec(row.get(column)?).into())
+}
+
+fn list(tokens: &[Token]) -> String {
+    tokens.iter().map(Token::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn unlist(text: Option<&str>) -> Vec<Token> {
+    text.into_iter().flat_map(|text| text.split(',')).filter_map(|token| token.parse().ok().map(Token)).collect()
+}

@@ -1,0 +1,68 @@
+//! What SQLite and the operating system report, sorted by consequence.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use crate::domain::display;
+use crate::ledger::LedgerError;
+
+/// Why one element of a batch did not succeed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// It alone failed, and changed nothing.
+    LeaseLost,
+    /// The database failed: the batch is rolled back as a whole.
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+pub(super) fn unusable(path: &Path, reason: impl Into<String>) -> LedgerError {
+    LedgerError::Unusable { location: display::path(path).to_string(), reason: reason.into() }
+}
+
+pub(super) fn unavailable(path: &Path, reason: impl Into<String>) -> LedgerError {
+    LedgerError::Unavailable { location: display::path(path).to_string(), reason: reason.into() }
+}
+
+/// An error of the operating system while the ledger is opened. `what` was attempted, on what.
+pub(super) fn system(path: &Path, what: impl fmt::Display, error: &io::Error) -> LedgerError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            unavailable(path, format!("{what}: {error}; free some space, or name another place with --ledger"))
+        }
+        _ => unusable(path, format!("{what}: {error}; name a file in a directory that can be written, with --ledger")),
+    }
+}
+
+/// An error of SQLite. Result codes: <https://www.sqlite.org/rescode.html>.
+pub(super) fn sqlite(path: &Path, error: &rusqlite::Error) -> LedgerError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            unavailable(path, "its filesystem is full; work goes on once there is space again")
+        }
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            unavailable(path, "another process kept it locked for too long; see who has it open with fuser")
+        }
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => unusable(
+            path,
+            format!(
+                "it is damaged ({error}); move it aside and run again: \
+                 what stands on the server with the same bytes counts as archived"
+            ),
+        ),
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => unusable(
+            path,
+            format!("{error}; the file and its directory must be writable by this user, or name another with --ledger"),
+        ),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) | None => unavailable(path, error.to_string()),
+        Some(_) => unusable(path, error.to_string()),
+    }
+}

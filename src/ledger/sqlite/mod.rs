@@ -1,0 +1,314 @@
+//! The embedded ledger: one SQLite database, shared by the processes of one host.
+//!
+//! - [`writer`]: the thread that owns the connections, and group commit
+//! - [`entries`]: claims and records; [`listing`]: what a new run looks after; [`rows`]: this run's summary
+//! - [`presence`]: which owners live; [`location`] and [`schema`]: where the database may stand and what is in it
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::*;
+use error::{sqlite, system};
+use listing::AgeCursor;
+use location::Presence;
+use presence::Owners;
+use rows::Rows;
+use schema::Durability;
+use writer::{Phase, Store, Transaction, Writer};
+
+mod entries;
+mod error;
+mod listing;
+mod location;
+mod presence;
+mod rows;
+mod schema;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+/// How long a claim lasts without renewal, unless a caller has a reason.
+pub const DEFAULT_LEASE: Duration = Duration::from_secs(60);
+/// Records looked at together for retention.
+const RETENTION_PAGE: usize = 1_000;
+/// The most records past their time, with their file still there, that one run looks at. The next run goes on from there.
+const RETENTION_KEPT: usize = 10_000;
+
+/// Where the ledger is and who asks.
+#[derive(Clone)]
+pub struct SqliteConfig {
+    pub path: PathBuf,
+    /// Records older than this go once their local file is gone.
+    pub retention: Duration,
+    pub lease: Duration,
+    pub owner: OwnerId,
+    pub clock: Clock,
+}
+
+/// An embedded [`Ledger`]. Dropping it ends its thread; without [`Ledger::finish`] its claims are then free to be taken over.
+#[derive(Debug)]
+pub struct SqliteLedger {
+    // Before `private`: the thread has to end before its directory goes.
+    writer: Writer,
+    owner: OwnerId,
+    lease: Duration,
+    retention: Duration,
+    clock: DebugClock,
+    _private: Option<snapshot::PrivateDirectory>,
+}
+
+impl SqliteLedger {
+    /// Opens the ledger at `config.path`, made with its directories where there is none (0600, directories 0700).
+    /// Blocks for as long as another process opens it, at most 30 seconds.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unusable`] for a place that cannot be written, a network filesystem, a file of another program or
+    /// of a later version: none of these is touched. [`LedgerError::Unavailable`] for a full disk or a lock held for too long.
+    pub fn open(config: SqliteConfig) -> Result<Self, LedgerError> {
+        let path = std::path::absolute(&config.path)
+            .map_err(|error| system(&config.path, "finding the current directory", &error))?;
+        location::inspect(&path)?;
+        if let Some(parent) = path.parent() {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(parent)
+                .map_err(|error| system(&path, "making its directory", &error))?;
+        }
+        let owners = Owners::beside(&path);
+        let _opening = owners.enter(&path)?;
+        // Again, now that nobody else can make it.
+        if location::inspect(&path)? == Presence::Missing {
+            create_private_file(&path)?;
+        }
+        let connection = schema::connect(&path, Durability::Durable)?;
+        schema::prepare(&path, &connection, Durability::Durable)?;
+        owners.sweep(&path)?;
+        let lock = owners.register(&path, config.owner)?;
+        let rows = Rows::create(&owners.rows_path(config.owner)).inspect_err(|_| owners.forget(config.owner))?;
+        let mut store = store(&config, path.clone(), connection, rows, owners);
+        store.lock = Some(lock);
+        Self::start(config, store, None)
+    }
+
+    /// A private ledger that starts as a copy of the one at `config.path`, or empty where there is none. The original
+    /// is only read. For `--dry-run`: what is recorded or held there is so here, and what happens here stays here.
+    /// Takes disk space in the directory for temporary files, until it is dropped.
+    pub fn open_snapshot(config: SqliteConfig) -> Result<Self, LedgerError> {
+        let path = std::path::absolute(&config.path)
+            .map_err(|error| system(&config.path, "finding the current directory", &error))?;
+        let directory = snapshot::PrivateDirectory::create(config.owner)?;
+        let copy = directory.path().join("ledger.db");
+        let connection = snapshot::copy(&path, &copy)?;
+        schema::prepare(&copy, &connection, Durability::Scratch)?;
+        let rows = Rows::create(&directory.path().join("rows.db"))?;
+        // Who else lives is asked where they are.
+        let store = store(&config, path.clone(), connection, rows, Owners::beside(&path));
+        Self::start(config, store, Some(directory))
+    }
+
+    fn start(
+        config: SqliteConfig,
+        mut store: Store,
+        private: Option<snapshot::PrivateDirectory>,
+    ) -> Result<Self, LedgerError> {
+        let registered = store.entries().and_then(|entries| {
+            if private.is_none() {
+                entries.sweep_owners()?;
+            }
+            entries.renew()
+        });
+        let registered = registered.and_then(|()| store.commit());
+        if let Err(error) = registered {
+            let error = sqlite(&store.path, &error);
+            if private.is_none() {
+                store.owners.forget(config.owner);
+            }
+            return Err(error);
+        }
+        Ok(Self {
+            writer: Writer::start(store)?,
+            owner: config.owner,
+            lease: config.lease,
+            retention: config.retention,
+            clock: DebugClock(config.clock),
+            _private: private,
+        })
+    }
+
+    /// Forgets records that are past the retention and whose local file is gone, looking at a bounded number.
+    async fn forget_expired(&self) -> Result<(), LedgerError> {
+        let Some(before) = (self.clock.0)()
+            .checked_sub_signed(chrono::Duration::from_std(self.retention).unwrap_or(chrono::Duration::MAX))
+        else {
+            return Ok(());
+        };
+        let before = before.timestamp_micros();
+        let mut cursor = self.writer.call(|store| Ok(store.entries()?.retention_cursor()?)).await?;
+        let mut kept = 0;
+        while kept < RETENTION_KEPT {
+            let page =
+                self.writer.call(move |store| Ok(store.entries()?.expired(before, cursor, RETENTION_PAGE)?)).await?;
+            // Past the last one, the next run starts with the oldest again.
+            cursor = page.last().map_or(AgeCursor(0, 0), |last| AgeCursor(last.recorded_at, last.seq));
+            let total = page.len();
+            // Outside of any transaction: a filesystem may be slow to answer.
+            let gone = tokio::task::spawn_blocking(move || {
+                page.into_iter().filter(|entry| is_gone(&entry.local_path)).collect::<Vec<_>>()
+            })
+            .await
+            .unwrap_or_default();
+            kept += total - gone.len();
+            self.writer
+                .call(move |store| {
+                    let entries = store.entries()?;
+                    entries.forget(&gone)?;
+                    Ok(entries.set_retention_cursor(cursor)?)
+                })
+                .await?;
+            if total < RETENTION_PAGE {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Only a name that surely is not there: an unmounted or unreadable directory says nothing.
+fn is_gone(path: &Path) -> bool {
+    matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
+fn store(config: &SqliteConfig, path: PathBuf, entries: rusqlite::Connection, rows: Rows, owners: Owners) -> Store {
+    Store {
+        path,
+        entries,
+        rows,
+        owners,
+        owner: config.owner,
+        lease_ms: i64::try_from(config.lease.as_millis()).unwrap_or(i64::MAX / 2),
+        clock: config.clock.clone(),
+        lock: None,
+        phase: Phase::Running,
+        transaction: Transaction::None,
+        alive: Default::default(),
+    }
+}
+
+/// A new, empty file that only this user reads. SQLite gives its journals the same mode.
+fn create_private_file(path: &Path) -> Result<(), LedgerError> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.map(drop).map_err(|error| system(path, "making it", &error))
+}
+
+#[async_trait]
+impl Ledger for SqliteLedger {
+    fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
+    async fn claim(&self, requests: Vec<ClaimRequest>) -> Result<Vec<ClaimReply>, LedgerError> {
+        self.writer
+            .call(move |store| {
+                let mut entries = store.entries()?;
+                requests.into_iter().map(|request| entries.claim(request)).collect()
+            })
+            .await
+    }
+
+    async fn renew(&self) -> Result<(), LedgerError> {
+        self.writer.call(|store| Ok(store.entries()?.renew()?)).await
+    }
+
+    fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError> {
+        let (id, token) = (claim.key.id(), claim.token);
+        self.writer.call(move |store| store.entries()?.confirm(id, token)).await
+    }
+
+    async fn record(&self, claim: &Claim, record: Record) -> Result<(), LedgerError> {
+        let (id, token) = (claim.key.id(), claim.token);
+        self.writer.call(move |store| store.entries()?.record(id, token, &record)).await
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Result<(), LedgerError> {
+        let (id, token) = (claim.key.id(), claim.token);
+        self.writer.call(move |store| store.entries()?.release(id, token, &release)).await
+    }
+
+    async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError> {
+        let id = key.id();
+        self.writer.call(move |store| store.entries()?.disposing(id)).await
+    }
+
+    async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError> {
+        let id = key.id();
+        self.writer.call(move |store| store.entries()?.disposed(id)).await
+    }
+
+    async fn orphans(
+        &self,
+        destination: &str,
+        after: Cursor,
+        limit: usize,
+    ) -> Result<(Vec<Orphan>, Cursor), LedgerError> {
+        let destination = destination.to_owned();
+        self.writer.call(move |store| Ok(store.entries()?.orphans(&destination, after, limit)?)).await
+    }
+
+    async fn undisposed(
+        &self,
+        destination: &str,
+        after: Cursor,
+        limit: usize,
+    ) -> Result<(Vec<Undisposed>, Cursor), LedgerError> {
+        let destination = destination.to_owned();
+        self.writer.call(move |store| Ok(store.entries()?.undisposed(&destination, after, limit)?)).await
+    }
+
+    async fn put_row(&self, version: Option<&FileKey>, row: Row) -> Result<(), LedgerError> {
+        let version = version.map(FileKey::id);
+        self.writer.call(move |store| Ok(store.rows.put(version, &row)?)).await
+    }
+
+    async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError> {
+        self.writer.call(move |store| Ok(store.rows.page(filter, after, limit)?)).await
+    }
+
+    async fn totals(&self) -> Result<Totals, LedgerError> {
+        self.writer.call(|store| Ok(store.rows.totals()?)).await
+    }
+
+    async fn finish(&self) -> Result<(), LedgerError> {
+        let forgotten = self.forget_expired().await;
+        self.writer
+            .call(|store| {
+                let owner = store.owner;
+                store.entries()?.remove_owner(owner)?;
+                store.entries.execute_batch("PRAGMA optimize")?;
+                store.phase = Phase::Finished;
+                Ok(())
+            })
+            .await?;
+        forgotten
+    }
+}
+
+/// A clock that can be shown.
+#[derive(Clone)]
+struct DebugClock(Clock);
+
+impl std::fmt::Debug for DebugClock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}

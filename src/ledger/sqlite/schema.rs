@@ -1,0 +1,158 @@
+//! The database's layout, its version, and how it is opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rand::TryRng;
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::{sqlite, unusable};
+use crate::ledger::LedgerError;
+
+/// `PRAGMA application_id`: "arcv" in ASCII. Tells our databases from others'.
+pub(super) const APPLICATION_ID: i32 = 0x6172_6376;
+/// `PRAGMA user_version`.
+const VERSION: i32 = 1;
+/// How long a process waits for another's transaction.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Every statement the ledger prepares stays prepared.
+const CACHED_STATEMENTS: usize = 64;
+
+/// Numbers without a sign (inode, size) are stored as the signed number of the same bits. Times of records are
+/// microseconds since the Unix epoch, leases milliseconds. Paths are raw bytes.
+///
+/// `entry.remote` is the path of the current or next upload; the `record_` columns are what was archived last, and
+/// stay while a forced repetition is under way. `staged` lists the tokens, comma-separated and ascending, whose temporary names
+/// may stand on the server. `owner` is set while claimed; whether that owner lives is another question. `disposer` is the
+/// owner that began to dispose of the local file.
+const SCHEMA: &str = "
+CREATE TABLE ledger (one INTEGER PRIMARY KEY CHECK (one = 1), token INTEGER NOT NULL, retention_at INTEGER NOT NULL DEFAULT 0,
+    retention_seq INTEGER NOT NULL DEFAULT 0) STRICT;
+CREATE TABLE owner (id BLOB PRIMARY KEY, pid INTEGER NOT NULL, hostname TEXT NOT NULL, lease_until INTEGER NOT NULL)
+    STRICT, WITHOUT ROWID;
+CREATE TABLE entry (
+    seq INTEGER PRIMARY KEY,
+    id BLOB NOT NULL UNIQUE,
+    destination TEXT NOT NULL, source TEXT NOT NULL, path BLOB NOT NULL,
+    inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
+    local_path BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('claimed', 'failed', 'recorded')),
+    remote TEXT NOT NULL,
+    token INTEGER NOT NULL,
+    owner BLOB,
+    staged TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    reason TEXT,
+    record_remote TEXT, record_sha256 BLOB, recorded_at INTEGER,
+    disposer BLOB
+) STRICT;
+CREATE INDEX entry_staged ON entry (destination) WHERE staged IS NOT NULL;
+CREATE INDEX entry_disposing ON entry (destination) WHERE disposer IS NOT NULL;
+CREATE INDEX entry_recorded ON entry (recorded_at) WHERE recorded_at IS NOT NULL;
+";
+
+/// What the database is for, and so how it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// Shared and durable: a write-ahead log, synchronised at each commit (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
+    Durable,
+    /// Ours alone, and of no use after this process.
+    Scratch,
+}
+
+/// Opens a database file that stands, or makes the private one of a [`Durability::Scratch`] connection.
+pub(super) fn connect(path: &Path, durability: Durability) -> Result<Connection, LedgerError> {
+    let create = match durability {
+        Durability::Durable => OpenFlags::empty(),
+        Durability::Scratch => OpenFlags::SQLITE_OPEN_CREATE,
+    };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
+    let open = || -> rusqlite::Result<Connection> {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+        Ok(connection)
+    };
+    open().map_err(|error| sqlite(path, &error))
+}
+
+/// Makes the layout where there is none, refuses one that is not ours, and sets the journal. The caller keeps other
+/// processes from opening the same database meanwhile.
+pub(super) fn prepare(path: &Path, connection: &Connection, durability: Durability) -> Result<(), LedgerError> {
+    let failed = |error: rusqlite::Error| sqlite(path, &error);
+    if pragma(connection, "user_version").map_err(failed)? == 0 && is_empty(connection).map_err(failed)? {
+        let token = rand::rngs::SysRng
+            .try_next_u64()
+            .map_err(|error| unusable(path, format!("the operating system gives no random numbers: {error}")))?
+            >> 16;
+        // One transaction, and before the write-ahead log is chosen, so that the file's own header always says whose it is.
+        connection
+            .execute_batch(&format!(
+                "BEGIN EXCLUSIVE; {SCHEMA} INSERT INTO ledger (one, token) VALUES (1, {token}); \
+                 PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
+            ))
+            .map_err(failed)?;
+    }
+    refuse_foreign_connection(path, connection)?;
+    match durability {
+        Durability::Durable => {
+            let mode: String =
+                connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+            if mode != "wal" {
+                return Err(unusable(
+                    path,
+                    "its filesystem does not allow a write-ahead log; name a file on a local disk",
+                ));
+            }
+            // Checkpoints at 16 MiB instead of 4: most pages of a busy ledger are changed many times over.
+            connection
+                .execute_batch(
+                    "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4096; \
+                     PRAGMA journal_size_limit = 16777216; PRAGMA cache_size = -4096;",
+                )
+                .map_err(failed)
+        }
+        Durability::Scratch => scratch(connection).map_err(failed),
+    }
+}
+
+/// Settings of a database that nobody else opens and nobody wants after a crash.
+pub(super) fn scratch(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; PRAGMA cache_size = -2048;",
+    )
+}
+
+/// [`refuse_foreign`], by what SQLite says; a newer header may still be in the log.
+pub(super) fn refuse_foreign_connection(path: &Path, connection: &Connection) -> Result<(), LedgerError> {
+    let field = |name| pragma(connection, name).map_err(|error| sqlite(path, &error));
+    refuse_foreign(path, field("application_id")?, field("user_version")?)
+}
+
+/// Refuses another program's database, and one written by a later version of this program.
+pub(super) fn refuse_foreign(path: &Path, application_id: i32, version: i32) -> Result<(), LedgerError> {
+    if application_id != APPLICATION_ID {
+        return Err(unusable(
+            path,
+            "it is another program's SQLite database; nothing was changed; name another file with --ledger",
+        ));
+    }
+    if version > VERSION {
+        return Err(unusable(
+            path,
+            format!(
+                "a later version of this program wrote it (schema {version}, this one knows {VERSION}); \
+                 nothing was changed; use that version, or name another file with --ledger"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i32> {
+    connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0))
+}
+
+fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT NOT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
+}

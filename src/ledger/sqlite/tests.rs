@@ -1,0 +1,339 @@
+//! The contract, and what is particular to SQLite: places, files, crashes, retention, copies.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use chrono::{DateTime, Utc};
+use tempfile::TempDir;
+
+use super::*;
+use crate::domain::Status;
+use crate::ledger::contract::{self, World, claimed, key, record, request, row};
+
+/// Owners of one database in a directory of its own, and their clock.
+struct Place {
+    directory: TempDir,
+    micros: Arc<AtomicI64>,
+}
+
+static OWNERS: AtomicU64 = AtomicU64::new(1);
+
+impl Place {
+    fn new() -> Self {
+        let start = DateTime::parse_from_rfc3339("2026-11-21T03:00:00Z").unwrap();
+        Self { directory: tempfile::tempdir().unwrap(), micros: Arc::new(AtomicI64::new(start.timestamp_micros())) }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.path().join("state/ledger.db")
+    }
+
+    fn config(&self) -> SqliteConfig {
+        let micros = self.micros.clone();
+        SqliteConfig {
+            path: self.path(),
+            retention: Duration::from_secs(3600),
+            lease: DEFAULT_LEASE,
+            // Unique among the tests' processes too, for copies go to the shared directory of temporary files.
+            owner: OwnerId(u128::from(std::process::id()) << 64 | u128::from(OWNERS.fetch_add(1, Ordering::Relaxed))),
+            clock: Arc::new(move || DateTime::from_timestamp_micros(micros.load(Ordering::Relaxed)).unwrap()),
+        }
+    }
+
+    fn open(&self) -> SqliteLedger {
+        SqliteLedger::open(self.config()).unwrap()
+    }
+
+    fn names(&self, below: &str) -> Vec<String> {
+        let directory = self.directory.path().join(below);
+        let mut names: Vec<_> =
+            fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+#[async_trait]
+impl World for Place {
+    async fn join(&self) -> Arc<dyn Ledger> {
+        Arc::new(self.open())
+    }
+
+    async fn kill(&self, ledger: Arc<dyn Ledger>) {
+        // The kernel drops the lock; everything else stays as it was.
+        assert_eq!(Arc::strong_count(&ledger), 1);
+        drop(ledger);
+    }
+
+    fn pass(&self, time: Duration) {
+        self.micros.fetch_add(i64::try_from(time.as_micros()).unwrap(), Ordering::Relaxed);
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp_micros(self.micros.load(Ordering::Relaxed)).unwrap()
+    }
+}
+
+mod suite {
+    use super::Place;
+    crate::ledger::contract::contract_suite!(Place::new());
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 100, ..Default::default() })]
+    #[test]
+    fn any_history_agrees_with_the_model(history in contract::model::history()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(contract::model::agrees(Place::new(), history));
+    }
+}
+
+async fn claim(ledger: &SqliteLedger, name: &str) -> Claim {
+    claimed(ledger.claim(vec![request(name, &format!("/{name}"))]).await.unwrap().remove(0))
+}
+
+fn reason(result: Result<SqliteLedger, LedgerError>) -> String {
+    match result {
+        Err(LedgerError::Unusable { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn only_this_user_may_read_it_and_a_finished_run_leaves_one_file() {
+    let place = Place::new();
+    let ledger = place.open();
+    claim(&ledger, "x").await;
+    for (name, mode) in [
+        ("state", 0o700),
+        ("state/ledger.db", 0o600),
+        ("state/ledger.db-wal", 0o600),
+        ("state/ledger.db-shm", 0o600),
+        ("state/ledger.db.owners", 0o700),
+        (&format!("state/ledger.db.owners/{}", ledger.owner()), 0o600),
+        (&format!("state/ledger.db.owners/{}.rows", ledger.owner()), 0o600),
+    ] {
+        let found = fs::metadata(place.directory.path().join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name}");
+    }
+    ledger.finish().await.unwrap();
+    drop(ledger);
+    assert_eq!(place.names("state"), ["ledger.db", "ledger.db.owners"]);
+    assert!(place.names("state/ledger.db.owners").is_empty());
+}
+
+#[tokio::test]
+async fn what_a_dead_owner_left_is_swept_by_the_next() {
+    let place = Place::new();
+    let dead = place.open();
+    let dead_owner = dead.owner();
+    dead.put_row(None, row("x", Status::Failed, 1)).await.unwrap();
+    drop(dead);
+    // As a SIGKILL would leave it.
+    fs::write(Owners::beside(&place.path()).rows_path(dead_owner), "rows").unwrap();
+    fs::write(place.directory.path().join("state/ledger.db.owners/somebody's"), "").unwrap();
+    let heir = place.open();
+    let id = heir.owner();
+    assert_eq!(place.names("state/ledger.db.owners"), [id.to_string(), format!("{id}.rows"), "somebody's".into()]);
+    let owners: i64 = heir
+        .writer
+        .call(|store| Ok(store.entries.query_row("SELECT count(*) FROM owner", [], |row| row.get(0))?))
+        .await
+        .unwrap();
+    assert_eq!(owners, 1);
+}
+
+#[test]
+fn two_ledgers_do_not_issue_the_same_tokens() {
+    let token = |place: &Place| {
+        let ledger = place.open();
+        drop(ledger);
+        let database = rusqlite::Connection::open(place.path()).unwrap();
+        database.query_row("SELECT token FROM ledger", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let (a, b) = (token(&Place::new()), token(&Place::new()));
+    assert!(a != b && (0..1 << 48).contains(&a) && (0..1 << 48).contains(&b), "{a} {b}");
+}
+
+#[test]
+fn a_file_that_is_not_ours_is_refused_and_left_alone() {
+    let place = Place::new();
+    let path = place.directory.path().join("other");
+    let try_open = || reason(SqliteLedger::open(SqliteConfig { path: path.clone(), ..place.config() }));
+    fs::write(&path, "a letter").unwrap();
+    assert!(try_open().contains("no SQLite database"));
+    assert_eq!(fs::read(&path).unwrap(), b"a letter");
+    assert!(
+        reason(SqliteLedger::open_snapshot(SqliteConfig { path: path.clone(), ..place.config() }))
+            .contains("no SQLite")
+    );
+    fs::remove_file(&path).unwrap();
+    for (sql, expected) in [
+        ("CREATE TABLE t (a)", "another program's"),
+        ("PRAGMA application_id = 0x61726376; PRAGMA user_version = 99", "a later version"),
+    ] {
+        rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
+        let before = fs::read(&path).unwrap();
+        let message = try_open();
+        assert!(message.contains(expected) && message.contains("--ledger"), "{message}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+        fs::remove_file(&path).unwrap();
+    }
+    fs::create_dir(&path).unwrap();
+    assert!(try_open().contains("no regular file"));
+    assert_eq!(place.names(""), ["other"]);
+}
+
+#[test]
+fn a_damaged_database_and_a_place_that_cannot_be_written_say_what_to_do() {
+    let place = Place::new();
+    drop(place.open());
+    let mut bytes = fs::read(place.path()).unwrap();
+    bytes[100..].fill(0x55);
+    fs::write(place.path(), &bytes).unwrap();
+    assert!(reason(SqliteLedger::open(place.config())).contains("move it aside"));
+    for path in ["/proc/archiver/ledger.db", "/dev/null/ledger.db"] {
+        let message = reason(SqliteLedger::open(SqliteConfig { path: path.into(), ..place.config() }));
+        assert!(message.contains("--ledger"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_the_whole_batch_and_passes() {
+    let place = Place::new();
+    let ledger = place.open();
+    let pages = |limit: &'static str| {
+        ledger.writer.call(move |store| {
+            let used: i64 = store.entries.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+            let limit = if limit == "now" { used } else { 1 << 30 };
+            Ok(store.entries.query_row(&format!("PRAGMA max_page_count = {limit}"), [], |_| Ok(()))?)
+        })
+    };
+    pages("now").await.unwrap();
+    let many = || (0..1000).map(|n| request(&n.to_string(), "/x")).collect();
+    let full = ledger.claim(many()).await;
+    assert!(matches!(&full, Err(LedgerError::Unavailable { reason, .. }) if reason.contains("full")), "{full:?}");
+    pages("later").await.unwrap();
+    let claims = ledger.claim(many()).await.unwrap();
+    assert!(claims.into_iter().all(|reply| matches!(reply, ClaimReply::Claimed(_))));
+}
+
+#[tokio::test]
+async fn asking_without_a_change_writes_nothing() {
+    let place = Place::new();
+    let ledger = place.open();
+    let mine = claim(&ledger, "x").await;
+    ledger.record(&mine, record("/x", place.now())).await.unwrap();
+    let held = claim(&ledger, "y").await;
+    let log = location::suffixed(&place.path(), "-wal");
+    let before = fs::read(&log).unwrap();
+    assert!(matches!(ledger.claim(vec![request("x", "/")]).await.unwrap()[0], ClaimReply::Recorded(_)));
+    assert!(matches!(ledger.claim(vec![request("y", "/")]).await.unwrap()[0], ClaimReply::Held { .. }));
+    ledger.confirm(&held).await.unwrap();
+    ledger.disposed(&key("x")).await.unwrap();
+    ledger.put_row(Some(&key("x")), row("x", Status::Skipped, 1)).await.unwrap();
+    ledger.orphans(contract::DESTINATION, Cursor::default(), 10).await.unwrap();
+    assert_eq!(fs::read(&log).unwrap(), before);
+}
+
+#[tokio::test]
+async fn records_past_the_retention_go_once_their_file_is_gone() {
+    let place = Place::new();
+    let here = place.directory.path().join("here");
+    fs::write(&here, "").unwrap();
+    let record_all = async |ledger: &SqliteLedger, names: &[&str]| {
+        for name in names {
+            let local_path = if *name == "kept" { here.clone() } else { place.directory.path().join(name) };
+            let request = ClaimRequest { local_path, ..request(name, "/x") };
+            let mine = claimed(ledger.claim(vec![request]).await.unwrap().remove(0));
+            ledger.record(&mine, record("/x", place.now())).await.unwrap();
+        }
+    };
+    let first = place.open();
+    record_all(&first, &["gone", "kept", "disposing"]).await;
+    first.disposing(&key("disposing")).await.unwrap();
+    place.pass(Duration::from_secs(3601));
+    first.renew().await.unwrap();
+    record_all(&first, &["young"]).await;
+    first.finish().await.unwrap();
+    let second = place.open();
+    for (name, stays) in [("gone", false), ("kept", true), ("disposing", true), ("young", true)] {
+        let reply = second.claim(vec![request(name, "/again")]).await.unwrap().remove(0);
+        assert_eq!(matches!(reply, ClaimReply::Recorded(_)), stays, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn retention_goes_through_more_than_a_page() {
+    let place = Place::new();
+    let ledger = place.open();
+    let requests: Vec<_> = (0..2 * RETENTION_PAGE + 10).map(|n| request(&n.to_string(), "/x")).collect();
+    for reply in ledger.claim(requests).await.unwrap() {
+        ledger.record(&claimed(reply), record("/x", place.now())).await.unwrap();
+    }
+    place.pass(Duration::from_secs(3601));
+    ledger.finish().await.unwrap();
+    drop(ledger);
+    let database = rusqlite::Connection::open(place.path()).unwrap();
+    let left: i64 = database.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).unwrap();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_copy_knows_what_is_recorded_and_held_and_changes_nothing() {
+    let place = Place::new();
+    // No ledger: an empty copy, and still no ledger.
+    let copy = SqliteLedger::open_snapshot(place.config()).unwrap();
+    claim(&copy, "x").await;
+    copy.finish().await.unwrap();
+    assert!(place.names("").is_empty());
+
+    let original = place.open();
+    let mine = claim(&original, "recorded").await;
+    original.record(&mine, record("/recorded", place.now())).await.unwrap();
+    claim(&original, "held").await;
+    for users in ["some", "none"] {
+        let listing = (place.names("state"), place.names("state/ledger.db.owners"), fs::read(place.path()).unwrap());
+        let copy = SqliteLedger::open_snapshot(place.config()).unwrap();
+        let temporary = std::env::temp_dir().join(format!("archiver-{}", copy.owner()));
+        assert!(temporary.exists());
+        let replies = copy.claim(["recorded", "held", "new"].map(|name| request(name, "/new")).into()).await.unwrap();
+        assert!(matches!(replies[0], ClaimReply::Recorded(_)));
+        assert!(matches!(replies[1], ClaimReply::Held { .. }));
+        let new = claimed(replies[2].clone());
+        copy.record(&new, record("/new", place.now())).await.unwrap();
+        copy.put_row(Some(&new.key), row("new", Status::Archived, 1)).await.unwrap();
+        assert_eq!(copy.totals().await.unwrap().archived, 1);
+        drop(copy);
+        assert!(!temporary.exists());
+        let after = (place.names("state"), place.names("state/ledger.db.owners"), fs::read(place.path()).unwrap());
+        assert_eq!(listing, after, "{users}");
+        if users == "some" {
+            // The owner's lock stays held while nobody has the database open, as between two processes' lives.
+            original
+                .writer
+                .call(|store| Ok(store.entries.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)")?))
+                .await
+                .unwrap();
+        }
+    }
+    assert!(matches!(original.claim(vec![request("new", "/n")]).await.unwrap()[0], ClaimReply::Claimed(_)));
+    original.finish().await.unwrap();
+    drop(original);
+    // Nobody has it open now: not even the log's files may appear.
+    let listing = place.names("state");
+    let copy = SqliteLedger::open_snapshot(place.config()).unwrap();
+    assert!(matches!(copy.claim(vec![request("recorded", "/n")]).await.unwrap()[0], ClaimReply::Recorded(_)));
+    assert_eq!(place.names("state"), listing);
+}
+
+#[test]
+fn many_may_open_a_new_ledger_at_once() {
+    let place = Place::new();
+    std::thread::scope(|scope| {
+        let opened: Vec<_> = (0..8).map(|_| scope.spawn(|| place.open())).collect();
+        let ledgers: Vec<_> = opened.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(place.names("state/ledger.db.owners").len(), 2 * ledgers.len());
+    });
+}
