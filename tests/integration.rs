@@ -5,3 +5,5 @@ mod support;
 
 #[path = "integration/ledger.rs"]
 mod ledger;
+#[path = "integration/embedded.rs"]
+mod embedded;

@@ -1,1 +1,4 @@
 //! Owned directories, real servers, neutral environments.
+
+pub mod embedded;
+pub mod env;
