@@ -1,7 +1,7 @@
 //! The ledger: who may move which file, under which name, and what was moved.
 //!
 //! [`Ledger`] is the least that a shared memory of exactly-once needs, so that an embedded database and a networked
-//! store can both implement it. Every implementation passes the same contract suite ([`contract`]).
+//! store can both implement it. Every implementation passes the same contract suite (`contract`).
 //!
 //! An entry is filed under its [`FileKey`] and is in one of three states:
 //!
@@ -11,7 +11,7 @@
 //!    ▲      claim ┌──▶  │  ▲                           │
 //!    │            │     │  └───────── claim, forced ───┘
 //!    │            │     ├── release(Failed) ──▶ failed ┐
-//!    │            └─────┼─────────────────────────────-┘
+//!    │            └─────┼──────────────────────────────┘
 //!    └── release(Forget)┘
 //! ```
 
@@ -139,14 +139,14 @@ pub enum RowFilter {
 
 /// The shared memory of exactly-once. All methods may be called from many tasks at once.
 ///
-/// **Durability.** When a method returns `Ok`, its effect survives `kill -9` and a power cut; the rows of a run live only as
-/// long as its process. Implementations batch: calls made at the same time share one durable commit. A call whose
-/// future is dropped may still take effect.
+/// **Durability.** When a method returns `Ok`, its effect survives `kill -9` and a power cut; the rows of a run live
+/// only as long as its process. Implementations batch: calls made at the same time share one durable commit. A call
+/// whose future is dropped may still take effect.
 ///
 /// **Atomicity.** Each element of a batch is atomic by itself; a batch is not.
 ///
-/// **Fencing.** `confirm`, `record` and `release` compare the claim's token and owner with the entry's and change nothing
-/// ([`LedgerError::LeaseLost`]) where the claim has ended or a later one has been issued.
+/// **Fencing.** `confirm`, `record` and `release` compare the claim's token and owner with the entry's and change
+/// nothing ([`LedgerError::LeaseLost`]) where the claim has ended or a later one has been issued.
 ///
 /// **Held.** An entry is held while its owner's process is known to live and its lease has not run out. An owner always
 /// holds its own: a lease that ran out without anybody else taking the entry can be renewed.
@@ -188,8 +188,9 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Orphan>, Cursor), LedgerError>;
 
-    /// Recorded entries whose disposal began ([`Ledger::disposing`]) and was not confirmed, because a process died between
-    /// the two. Those of live owners, the caller included, are left out. A page shorter than `limit` is the last.
+    /// Recorded entries whose disposal began ([`Ledger::disposing`]) and was not confirmed, because a process died
+    /// between the two. Those of live owners, the caller included, are left out. A page shorter than `limit` is the
+    /// last.
     async fn undisposed(
         &self,
         destination: &str,
@@ -213,8 +214,12 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// The counts of this run's rows.
     async fn totals(&self) -> Result<Totals, LedgerError>;
 
-    /// Ends the run: drops its rows and its lock, which frees what it still holds, and forgets records older than the
-    /// retention whose local file is gone. Every later call fails with [`LedgerError::Unusable`].
+    /// Forgets records older than the retention whose local file is gone. Looks at a bounded number, going on where the
+    /// last call stopped, so a run of months calls it from time to time (hourly).
+    async fn tidy(&self) -> Result<(), LedgerError>;
+
+    /// Ends the run: [`Ledger::tidy`], then drops its rows and its lock, which frees what it still holds. Every later
+    /// call fails with [`LedgerError::Unusable`].
     async fn finish(&self) -> Result<(), LedgerError>;
 }
 

@@ -11,13 +11,12 @@ use super::schema;
 use crate::domain::display;
 use crate::ledger::LedgerError;
 
-/// Refuses a place where the database could not be shared safely, and a file that is not ours. Touches nothing.
+/// Refuses a place where the database could not be shared safely, and a file that is not ours. Touches nothing. No
+/// other thread may be opening the same database.
 pub(super) fn inspect(path: &Path) -> Result<Presence, LedgerError> {
     refuse_network_filesystem(path)?;
-    let mut file = match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => {
-            fs::File::open(path).map_err(|error| system(path, "opening it", &error))?
-        }
+    let length = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => {
             return Err(unusable(path, "it is no regular file; name a file, such as ledger.db in that directory"));
         }
@@ -25,24 +24,40 @@ pub(super) fn inspect(path: &Path) -> Result<Presence, LedgerError> {
         Err(error) => return Err(system(path, "looking for it", &error)),
     };
     // A journal left by a crash while the database was being made: only SQLite can tell what the file will be.
-    if fs::metadata(suffixed(path, "-journal")).is_ok_and(|journal| journal.len() > 0) {
+    if length == 0 || fs::metadata(suffixed(path, "-journal")).is_ok_and(|journal| journal.len() > 0) {
         return Ok(Presence::Exists);
     }
-    let mut header = Vec::new();
-    file.by_ref().take(100).read_to_end(&mut header).map_err(|error| system(path, "reading it", &error))?;
-    match header.len() {
-        0 => Ok(Presence::Exists),
-        100 if header.starts_with(b"SQLite format 3\0") => {
-            // Offsets: <https://www.sqlite.org/fileformat2.html#the_database_header>.
-            let field = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-            schema::refuse_foreign(path, field(68), field(60))?;
-            Ok(Presence::Exists)
+    match log(path) {
+        Presence::Missing => inspect_header(path)?,
+        Presence::Exists => {
+            schema::refuse_foreign_connection(path, &schema::connect_read_only(path, Presence::Exists)?)?;
         }
-        _ => Err(unusable(path, "it is no SQLite database; nothing was changed; name another file with --ledger")),
     }
+    Ok(Presence::Exists)
 }
 
-/// Whether the database's file stands.
+/// Whether there is a write-ahead log: that is so while anybody, this process included, has the database open.
+pub(super) fn log(path: &Path) -> Presence {
+    if suffixed(path, "-wal").exists() { Presence::Exists } else { Presence::Missing }
+}
+
+/// Reads the file itself, because SQLite would make the log's files to look into it. Only while nobody in this process
+/// has it open, for closing a file drops all POSIX locks that the process has on it
+/// (<https://www.sqlite.org/howtocorrupt.html>, section 2.2).
+fn inspect_header(path: &Path) -> Result<(), LedgerError> {
+    let mut header = Vec::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(100).read_to_end(&mut header))
+        .map_err(|error| system(path, "reading it", &error))?;
+    if header.len() < 100 || !header.starts_with(b"SQLite format 3\0") {
+        return Err(unusable(path, "it is no SQLite database; nothing was changed; name another file with --ledger"));
+    }
+    // Offsets: <https://www.sqlite.org/fileformat2.html#the_database_header>.
+    let field = |at: usize| i32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    schema::refuse_foreign(path, field(68), field(60))
+}
+
+/// Whether a file stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
     Missing,
@@ -83,8 +98,8 @@ const FUSE: u32 = 0x6573_5546;
 
 /// The name of a filesystem that other hosts may mount at the same time, by `statfs(2)`'s `f_type` and, for FUSE, the
 /// mount's type. SQLite's write-ahead log needs memory shared by all processes (<https://www.sqlite.org/wal.html>,
-/// "Disadvantages", 2). Numbers: `linux/magic.h` and `statfs(2)`; GPFS, Lustre and GFS2 from their own headers, as listed by
-/// coreutils' `stat.c`.
+/// "Disadvantages", 2). Numbers: `linux/magic.h` and `statfs(2)`; GPFS, Lustre and GFS2 from their own headers, as
+/// listed by coreutils' `stat.c`.
 fn network_filesystem(magic: u32, fuse_type: Option<&str>) -> Option<&'static str> {
     Some(match magic {
         0x6969 => "NFS",

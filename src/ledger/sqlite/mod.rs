@@ -1,13 +1,14 @@
 //! The embedded ledger: one SQLite database, shared by the processes of one host.
 //!
-//! - [`writer`]: the thread that owns the connections, and group commit
-//! - [`entries`]: claims and records; [`listing`]: what a new run looks after; [`rows`]: this run's summary
-//! - [`presence`]: which owners live; [`location`] and [`schema`]: where the database may stand and what is in it
+//! - `writer`: the thread that owns the connections, and group commit
+//! - `entries`: claims and records; `listing`: what a new run looks after; `rows`: this run's summary
+//! - `presence`: which owners live; `location` and `schema`: where the database may stand and what is in it
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,10 +36,9 @@ mod writer;
 
 /// How long a claim lasts without renewal, unless a caller has a reason.
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(60);
-/// Records looked at together for retention.
+/// Records that are looked at together for retention, and how often at most in one call: a second or so of work.
 const RETENTION_PAGE: usize = 1_000;
-/// The most records past their time, with their file still there, that one run looks at. The next run goes on from there.
-const RETENTION_KEPT: usize = 10_000;
+const RETENTION_PAGES: usize = 50;
 
 /// Where the ledger is and who asks.
 #[derive(Clone)]
@@ -51,7 +51,8 @@ pub struct SqliteConfig {
     pub clock: Clock,
 }
 
-/// An embedded [`Ledger`]. Dropping it ends its thread; without [`Ledger::finish`] its claims are then free to be taken over.
+/// An embedded [`Ledger`]. Dropping it ends its thread; without [`Ledger::finish`] its claims are then free to be
+/// taken over.
 #[derive(Debug)]
 pub struct SqliteLedger {
     // Before `private`: the thread has to end before its directory goes.
@@ -69,10 +70,12 @@ impl SqliteLedger {
     ///
     /// # Errors
     /// [`LedgerError::Unusable`] for a place that cannot be written, a network filesystem, a file of another program or
-    /// of a later version: none of these is touched. [`LedgerError::Unavailable`] for a full disk or a lock held for too long.
+    /// of a later version: none of these is touched. [`LedgerError::Unavailable`] for a full disk or a lock held for
+    /// too long.
     pub fn open(config: SqliteConfig) -> Result<Self, LedgerError> {
         let path = std::path::absolute(&config.path)
             .map_err(|error| system(&config.path, "finding the current directory", &error))?;
+        let _alone = one_at_a_time();
         location::inspect(&path)?;
         if let Some(parent) = path.parent() {
             fs::DirBuilder::new()
@@ -103,6 +106,7 @@ impl SqliteLedger {
     pub fn open_snapshot(config: SqliteConfig) -> Result<Self, LedgerError> {
         let path = std::path::absolute(&config.path)
             .map_err(|error| system(&config.path, "finding the current directory", &error))?;
+        let _alone = one_at_a_time();
         let directory = snapshot::PrivateDirectory::create(config.owner)?;
         let copy = directory.path().join("ledger.db");
         let connection = snapshot::copy(&path, &copy)?;
@@ -141,46 +145,16 @@ impl SqliteLedger {
             _private: private,
         })
     }
-
-    /// Forgets records that are past the retention and whose local file is gone, looking at a bounded number.
-    async fn forget_expired(&self) -> Result<(), LedgerError> {
-        let Some(before) = (self.clock.0)()
-            .checked_sub_signed(chrono::Duration::from_std(self.retention).unwrap_or(chrono::Duration::MAX))
-        else {
-            return Ok(());
-        };
-        let before = before.timestamp_micros();
-        let mut cursor = self.writer.call(|store| Ok(store.entries()?.retention_cursor()?)).await?;
-        let mut kept = 0;
-        while kept < RETENTION_KEPT {
-            let page =
-                self.writer.call(move |store| Ok(store.entries()?.expired(before, cursor, RETENTION_PAGE)?)).await?;
-            // Past the last one, the next run starts with the oldest again.
-            cursor = page.last().map_or(AgeCursor(0, 0), |last| AgeCursor(last.recorded_at, last.seq));
-            let total = page.len();
-            // Outside of any transaction: a filesystem may be slow to answer.
-            let gone = tokio::task::spawn_blocking(move || {
-                page.into_iter().filter(|entry| is_gone(&entry.local_path)).collect::<Vec<_>>()
-            })
-            .await
-            .unwrap_or_default();
-            kept += total - gone.len();
-            self.writer
-                .call(move |store| {
-                    let entries = store.entries()?;
-                    entries.forget(&gone)?;
-                    Ok(entries.set_retention_cursor(cursor)?)
-                })
-                .await?;
-            if total < RETENTION_PAGE {
-                break;
-            }
-        }
-        Ok(())
-    }
 }
 
-/// Only a name that surely is not there: an unmounted or unreadable directory says nothing.
+/// Keeps this process from opening two ledgers at once, as `location::inspect` asks for.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static OPENING: Mutex<()> = Mutex::new(());
+    // It guards no data that a panic could have left half done.
+    OPENING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Only a name that is not there: a directory that cannot be read says nothing.
 fn is_gone(path: &Path) -> bool {
     matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
@@ -288,8 +262,41 @@ impl Ledger for SqliteLedger {
         self.writer.call(|store| Ok(store.rows.totals()?)).await
     }
 
+    async fn tidy(&self) -> Result<(), LedgerError> {
+        let retention = chrono::Duration::from_std(self.retention).unwrap_or(chrono::Duration::MAX);
+        let Some(before) = (self.clock.0)().checked_sub_signed(retention) else { return Ok(()) };
+        let before = before.timestamp_micros();
+        let mut cursor = self.writer.call(|store| Ok(store.entries()?.retention_cursor()?)).await?;
+        for _ in 0..RETENTION_PAGES {
+            let page =
+                self.writer.call(move |store| Ok(store.entries()?.expired(before, cursor, RETENTION_PAGE)?)).await?;
+            let last = page.len() < RETENTION_PAGE;
+            // Past the last one, the next call starts with the oldest again.
+            cursor = match page.last() {
+                Some(entry) if !last => AgeCursor(entry.recorded_at, entry.seq),
+                _ => AgeCursor(0, 0),
+            };
+            // Outside of any transaction: a filesystem may be slow to answer.
+            let looked = tokio::task::spawn_blocking(move || {
+                page.into_iter().filter(|entry| is_gone(&entry.local_path)).collect::<Vec<_>>()
+            });
+            let gone = looked.await.unwrap_or_default();
+            self.writer
+                .call(move |store| {
+                    let entries = store.entries()?;
+                    entries.forget(&gone)?;
+                    Ok(entries.set_retention_cursor(cursor)?)
+                })
+                .await?;
+            if last {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn finish(&self) -> Result<(), LedgerError> {
-        let forgotten = self.forget_expired().await;
+        let tidied = self.tidy().await;
         self.writer
             .call(|store| {
                 let owner = store.owner;
@@ -299,7 +306,7 @@ impl Ledger for SqliteLedger {
                 Ok(())
             })
             .await?;
-        forgotten
+        tidied
     }
 }
 

@@ -1,5 +1,6 @@
-//! The rows of this run's summary, in a scratch database of its own: they may be more than memory holds, nobody else reads them,
-//! and nobody wants them after the process. So they cost the shared database nothing, and no synchronisation.
+//! The rows of this run's summary, in a scratch database of its own: they may be more than memory holds, nobody else
+//! reads them, and nobody wants them after the process. So they cost the shared database nothing, and no
+//! synchronisation.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -66,7 +67,8 @@ impl Rows {
         }
     }
 
-    /// Replaces the row of the same version, else one of no version (the candidate was identified since), else adds one.
+    /// Replaces the row of the same version, else one of no version (the candidate was identified since), else adds
+    /// one.
     pub(super) fn put(&self, version: Option<KeyId>, row: &Row) -> rusqlite::Result<()> {
         self.begin()?;
         let path = row.path.as_os_str().as_bytes();

@@ -1,12 +1,15 @@
 //! The database's layout, its version, and how it is opened.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rand::TryRng;
 use rusqlite::{Connection, OpenFlags};
 
 use super::error::{sqlite, unusable};
+use super::location::Presence;
 use crate::ledger::LedgerError;
 
 /// `PRAGMA application_id`: "arcv" in ASCII. Tells our databases from others'.
@@ -22,9 +25,9 @@ const CACHED_STATEMENTS: usize = 64;
 /// microseconds since the Unix epoch, leases milliseconds. Paths are raw bytes.
 ///
 /// `entry.remote` is the path of the current or next upload; the `record_` columns are what was archived last, and
-/// stay while a forced repetition is under way. `staged` lists the tokens, comma-separated and ascending, whose temporary names
-/// may stand on the server. `owner` is set while claimed; whether that owner lives is another question. `disposer` is the
-/// owner that began to dispose of the local file.
+/// stay while a forced repetition is under way. `staged` lists the tokens, comma-separated and ascending, whose
+/// temporary names may stand on the server. `owner` is set while claimed; whether that owner lives is another
+/// question. `disposer` is the owner that began to dispose of the local file.
 const SCHEMA: &str = "
 CREATE TABLE ledger (one INTEGER PRIMARY KEY CHECK (one = 1), token INTEGER NOT NULL, retention_at INTEGER NOT NULL DEFAULT 0,
     retention_seq INTEGER NOT NULL DEFAULT 0) STRICT;
@@ -54,7 +57,8 @@ CREATE INDEX entry_recorded ON entry (recorded_at) WHERE recorded_at IS NOT NULL
 /// What the database is for, and so how it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Durability {
-    /// Shared and durable: a write-ahead log, synchronised at each commit (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
+    /// Shared and durable: a write-ahead log, synchronised at each commit
+    /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
     Durable,
     /// Ours alone, and of no use after this process.
     Scratch,
@@ -76,6 +80,21 @@ pub(super) fn connect(path: &Path, durability: Durability) -> Result<Connection,
     open().map_err(|error| sqlite(path, &error))
 }
 
+/// Opens a database only to read it, with its write-ahead log where there is one. Without one even a reader would make
+/// its files, unless it is told that nothing changes, which is for the caller to make sure of.
+pub(super) fn connect_read_only(path: &Path, log: Presence) -> Result<Connection, LedgerError> {
+    let mode = match log {
+        Presence::Exists => "?mode=ro",
+        Presence::Missing => "?immutable=1",
+    };
+    // URI filenames: <https://www.sqlite.org/uri.html>.
+    let uri = format!("file:{}{mode}", percent_encode(path.as_os_str().as_bytes(), NON_ALPHANUMERIC));
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(uri, flags).map_err(|error| sqlite(path, &error))?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(|error| sqlite(path, &error))?;
+    Ok(connection)
+}
+
 /// Makes the layout where there is none, refuses one that is not ours, and sets the journal. The caller keeps other
 /// processes from opening the same database meanwhile.
 pub(super) fn prepare(path: &Path, connection: &Connection, durability: Durability) -> Result<(), LedgerError> {
@@ -85,7 +104,8 @@ pub(super) fn prepare(path: &Path, connection: &Connection, durability: Durabili
             .try_next_u64()
             .map_err(|error| unusable(path, format!("the operating system gives no random numbers: {error}")))?
             >> 16;
-        // One transaction, and before the write-ahead log is chosen, so that the file's own header always says whose it is.
+        // One transaction, and before the write-ahead log is chosen, so that the file's own header always says whose
+        // it is.
         connection
             .execute_batch(&format!(
                 "BEGIN EXCLUSIVE; {SCHEMA} INSERT INTO ledger (one, token) VALUES (1, {token}); \

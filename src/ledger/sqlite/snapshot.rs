@@ -4,13 +4,12 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
-use rusqlite::{Connection, OpenFlags};
 
 use super::error::{sqlite, unavailable};
-use super::location::{self, Presence, suffixed};
-use super::schema::{self, BUSY_TIMEOUT, Durability};
+use super::location::{self, Presence};
+use super::schema::{self, Durability};
 use crate::domain::{OwnerId, display};
 use crate::ledger::LedgerError;
 
@@ -49,12 +48,10 @@ pub(super) fn copy(original: &Path, copy: &Path) -> Result<Connection, LedgerErr
         return Ok(target);
     }
     loop {
-        // A database without a log has no users. Even a reader would make the log's files beside it, unless it is told that
-        // nothing changes; so whether that held is asked again afterwards.
-        let users = || suffixed(original, "-wal").exists();
-        let unused = !users();
-        copy_pages(original, &mut target, if unused { "?immutable=1" } else { "?mode=ro" })?;
-        if !unused || !users() {
+        let log = location::log(original);
+        copy_pages(original, &mut target, log)?;
+        // Where there was no log nobody had it open; whether that held is asked again afterwards.
+        if log == Presence::Exists || location::log(original) == Presence::Missing {
             break;
         }
     }
@@ -63,16 +60,10 @@ pub(super) fn copy(original: &Path, copy: &Path) -> Result<Connection, LedgerErr
     Ok(target)
 }
 
-fn copy_pages(original: &Path, target: &mut Connection, mode: &str) -> Result<(), LedgerError> {
-    use std::os::unix::ffi::OsStrExt;
-    let failed = |error: rusqlite::Error| sqlite(original, &error);
-    // URI filenames: <https://www.sqlite.org/uri.html>.
-    let uri = format!("file:{}{mode}", percent_encode(original.as_os_str().as_bytes(), NON_ALPHANUMERIC));
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let source = Connection::open_with_flags(uri, flags).map_err(failed)?;
-    source.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    let step = Backup::new(&source, target).and_then(|backup| backup.step(-1)).map_err(failed)?;
-    match step {
+fn copy_pages(original: &Path, target: &mut Connection, log: Presence) -> Result<(), LedgerError> {
+    let source = schema::connect_read_only(original, log)?;
+    let step = Backup::new(&source, target).and_then(|backup| backup.step(-1));
+    match step.map_err(|error| sqlite(original, &error))? {
         StepResult::Done => Ok(()),
         _ => Err(unavailable(original, "it is locked by another process; try again")),
     }

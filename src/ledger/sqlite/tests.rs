@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, Utc};
 use tempfile::TempDir;
@@ -16,8 +16,6 @@ struct Place {
     directory: TempDir,
     micros: Arc<AtomicI64>,
 }
-
-static OWNERS: AtomicU64 = AtomicU64::new(1);
 
 impl Place {
     fn new() -> Self {
@@ -35,8 +33,7 @@ impl Place {
             path: self.path(),
             retention: Duration::from_secs(3600),
             lease: DEFAULT_LEASE,
-            // Unique among the tests' processes too, for copies go to the shared directory of temporary files.
-            owner: OwnerId(u128::from(std::process::id()) << 64 | u128::from(OWNERS.fetch_add(1, Ordering::Relaxed))),
+            owner: OwnerId(rand::random()),
             clock: Arc::new(move || DateTime::from_timestamp_micros(micros.load(Ordering::Relaxed)).unwrap()),
         }
     }
@@ -180,6 +177,15 @@ fn a_file_that_is_not_ours_is_refused_and_left_alone() {
         assert_eq!(fs::read(&path).unwrap(), before);
         fs::remove_file(&path).unwrap();
     }
+    // With its log in use.
+    let other = rusqlite::Connection::open(&path).unwrap();
+    let mode: String = other.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+    other.execute_batch("CREATE TABLE t (a)").unwrap();
+    assert!(try_open().contains("another program's"));
+    assert_eq!(place.names(""), ["other", "other-shm", "other-wal"]);
+    drop(other);
+    fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     assert!(try_open().contains("no regular file"));
     assert_eq!(place.names(""), ["other"]);
@@ -265,7 +271,7 @@ async fn records_past_the_retention_go_once_their_file_is_gone() {
 }
 
 #[tokio::test]
-async fn retention_goes_through_more_than_a_page() {
+async fn retention_goes_on_where_it_stopped() {
     let place = Place::new();
     let ledger = place.open();
     let requests: Vec<_> = (0..2 * RETENTION_PAGE + 10).map(|n| request(&n.to_string(), "/x")).collect();
@@ -273,11 +279,23 @@ async fn retention_goes_through_more_than_a_page() {
         ledger.record(&claimed(reply), record("/x", place.now())).await.unwrap();
     }
     place.pass(Duration::from_secs(3601));
-    ledger.finish().await.unwrap();
-    drop(ledger);
-    let database = rusqlite::Connection::open(place.path()).unwrap();
-    let left: i64 = database.query_row("SELECT count(*) FROM entry", [], |row| row.get(0)).unwrap();
-    assert_eq!(left, 0);
+    // As if an earlier call had stopped after the first thousand, and their files had gone since.
+    ledger
+        .writer
+        .call(|store| {
+            let entries = store.entries()?;
+            let page = entries.expired(i64::MAX, AgeCursor(0, 0), RETENTION_PAGE)?;
+            let last = page.last().map(|entry| AgeCursor(entry.recorded_at, entry.seq)).unwrap();
+            Ok(entries.set_retention_cursor(last)?)
+        })
+        .await
+        .unwrap();
+    for left in [RETENTION_PAGE as i64, 0] {
+        ledger.tidy().await.unwrap();
+        let count =
+            |store: &mut Store| Ok(store.entries.query_row("SELECT count(*) FROM entry", [], |row| row.get(0))?);
+        assert_eq!(ledger.writer.call::<i64, _>(count).await.unwrap(), left);
+    }
 }
 
 #[tokio::test]

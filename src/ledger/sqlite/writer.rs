@@ -52,7 +52,8 @@ impl Store {
     /// The shared entries, in this batch's transaction, which begins with the first use.
     pub(super) fn entries(&mut self) -> rusqlite::Result<Entries<'_>> {
         if self.transaction == Transaction::None {
-            // Immediate: a transaction that reads first and writes later could find that another process wrote meanwhile.
+            // Immediate: a transaction that reads first and writes later could find that another process wrote
+            // meanwhile.
             self.entries.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
             self.transaction = Transaction::Open;
             self.alive.clear();
@@ -181,8 +182,8 @@ impl Writer {
         Ok(Self { path, calls: Some(calls), thread: Some(thread) })
     }
 
-    /// Runs `work` in a transaction that it may share with others; `Ok` once that is durable. A call whose future is dropped may
-    /// still take effect.
+    /// Runs `work` in a transaction that it may share with others; `Ok` once that is durable. A call whose future is
+    /// dropped may still take effect.
     pub(super) async fn call<T, F>(&self, work: F) -> Result<T, LedgerError>
     where
         F: FnOnce(&mut Store) -> Result<T, Failure> + Send + 'static,
