@@ -3,3 +3,5 @@ mod support;
 
 #[path = "integration/embedded.rs"]
 mod embedded;
+#[path = "integration/embedded_protocol.rs"]
+mod embedded_protocol;
