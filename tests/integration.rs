@@ -7,3 +7,5 @@ mod support;
 mod ledger;
 #[path = "integration/embedded.rs"]
 mod embedded;
+#[path = "integration/embedded_protocol.rs"]
+mod embedded_protocol;

@@ -67,11 +67,9 @@ pub async fn run(options: ServeOptions, shutdown: CancellationToken, out: &mut d
     };
     let server = Server::start(ServerConfig {
         listen: options.listen,
-        root: options.root.clone(),
-        users: Authentication { user: options.user.clone(), password, keys },
         host_key: options.host_key,
         quirks: options.quirks,
-        faults: None,
+        ..ServerConfig::on_loopback(&options.root, Authentication { user: options.user.clone(), password, keys })
     })
     .await?;
     let greeting = greeting(&server, &options.user, &options.root, made.as_deref());

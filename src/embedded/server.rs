@@ -33,7 +33,12 @@ pub struct ServerConfig {
     pub quirks: Quirks,
     /// Faults on purpose.
     pub faults: Option<Arc<dyn Faults>>,
+    /// A connection on which nobody logged in for so long is cut.
+    pub login_grace: Duration,
 }
+
+/// The same as OpenSSH's `LoginGraceTime`.
+const LOGIN_GRACE: Duration = Duration::from_secs(120);
 
 impl ServerConfig {
     /// A server on a free loopback port with a new host key, without quirks and faults.
@@ -45,6 +50,7 @@ impl ServerConfig {
             host_key: HostKey::default(),
             quirks: Quirks::default(),
             faults: None,
+            login_grace: LOGIN_GRACE,
         }
     }
 }
@@ -83,6 +89,7 @@ pub(super) struct Shared {
     pub(super) store: Arc<Store>,
     pub(super) faults: Option<Arc<dyn Faults>>,
     pub(super) tasks: TaskTracker,
+    login_grace: Duration,
 }
 
 /// Connections at the same time; more are closed at once, as OpenSSH does beyond `MaxStartups`.
@@ -128,6 +135,7 @@ impl Server {
             store: Arc::new(Store { root, quirks: config.quirks, quota }),
             faults: config.faults,
             tasks: tasks.clone(),
+            login_grace: config.login_grace,
         });
         let server = Self { address, public_key, stop: CancellationToken::new(), cut: CancellationToken::new(), tasks };
         server.tasks.spawn(accept(listener, ssh, shared, server.stop.clone(), server.cut.clone()));
@@ -193,6 +201,7 @@ async fn accept(
             continue;
         };
         let connection = Connection::new(Arc::clone(&shared), number, cut.child_token());
+        shared.tasks.spawn(cut_without_login(shared.login_grace, connection.logged_in.clone(), connection.cut.clone()));
         let (ssh, stop) = (Arc::clone(&ssh), stop.clone());
         let span = info_span!("connection", number, %peer);
         let serve = async move {
@@ -203,12 +212,22 @@ async fn accept(
     }
 }
 
+async fn cut_without_login(grace: Duration, logged_in: CancellationToken, cut: CancellationToken) {
+    tokio::select! {
+        () = logged_in.cancelled() => {}
+        () = cut.cancelled() => {}
+        () = tokio::time::sleep(grace) => cut.cancel(),
+    }
+}
+
 /// One connection from its first byte to its last.
 async fn serve(stream: TcpStream, ssh: Arc<server::Config>, connection: Connection, stop: CancellationToken) {
     let cut = connection.cut.clone();
     // Without it, small replies would wait for the client's acknowledgements. A failure costs only time.
     let _ = stream.set_nodelay(true);
     let start = server::run_stream(ssh, CutStream::new(stream, cut.clone()), connection);
+    // Dropped on every way out, and whatever still waits on this connection's behalf ends with it.
+    let _ended = cut.clone().drop_guard();
     let mut session = tokio::select! {
         () = stop.cancelled() => return,
         started = start => match started {
@@ -229,8 +248,6 @@ async fn serve(stream: TcpStream, ssh: Arc<server::Config>, connection: Connecti
             }
         }
     };
-    // Whatever still waits on this connection's behalf ends with it.
-    cut.cancel();
     match outcome {
         Ok(()) => debug!("closed"),
         Err(error) => debug!(%error, "ended"),

@@ -21,13 +21,15 @@ pub(super) struct Connection {
     number: u64,
     /// Cuts this connection.
     pub(super) cut: CancellationToken,
+    /// Cancelled as soon as somebody logged in.
+    pub(super) logged_in: CancellationToken,
     /// Channels that were opened; `None` once they carry SFTP.
     channels: HashMap<ChannelId, Option<Channel<Msg>>>,
 }
 
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>, number: u64, cut: CancellationToken) -> Self {
-        Self { shared, number, cut, channels: HashMap::new() }
+        Self { shared, number, cut, logged_in: CancellationToken::new(), channels: HashMap::new() }
     }
 
     fn judge(&self, user: &str, method: &str, accepted: bool) -> Auth {
@@ -74,6 +76,11 @@ impl Handler for Connection {
         let answer = answers.next().unwrap_or_default();
         let accepted = self.shared.users.accepts_password(user, &answer);
         Ok(self.judge(user, "keyboard-interactive", accepted))
+    }
+
+    async fn auth_succeeded(&mut self, _session: &mut Session) -> Result<(), Self::Error> {
+        self.logged_in.cancel();
+        Ok(())
     }
 
     async fn channel_open_session(

@@ -125,12 +125,18 @@ impl Embedded {
     /// A new SFTP session on a connection of its own, greeted. The connection lives as long as the handle.
     pub async fn sftp(&self) -> (client::Handle<KnownServer>, RawSftpSession) {
         let handle = self.connect().await;
-        let channel = handle.channel_open_session().await.unwrap();
-        channel.request_subsystem(true, "sftp").await.unwrap();
-        let sftp = RawSftpSession::new(channel.into_stream());
-        sftp.init().await.unwrap();
+        let sftp = sftp_on(&handle).await.unwrap();
         (handle, sftp)
     }
+}
+
+/// A further SFTP session, greeted; fails where the server has no room for one.
+pub async fn sftp_on(connection: &client::Handle<KnownServer>) -> Result<RawSftpSession, russh::Error> {
+    let channel = connection.channel_open_session().await?;
+    channel.request_subsystem(true, "sftp").await?;
+    let sftp = RawSftpSession::new(channel.into_stream());
+    sftp.init().await.unwrap();
+    Ok(sftp)
 }
 
 impl Drop for Embedded {
