@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::domain::policy::named_choices;
 use crate::domain::*;
 
 /// A secret. Never printed: `Debug` shows only that there is one.
@@ -30,6 +31,8 @@ pub struct Settings {
     /// Distinct destinations; sources refer to them by index.
     pub destinations: Vec<DestinationSettings>,
     pub sources: Vec<SourceSettings>,
+    /// `--files-from`: only these files, of the only source there then is.
+    pub files_from: Option<FileList>,
     pub retry: RetrySettings,
     pub pool: PoolSettings,
     pub ledger: LedgerSettings,
@@ -38,6 +41,27 @@ pub struct Settings {
     pub watch: WatchSettings,
     pub repeat: crate::ledger::Repeat,
     pub execution: Execution,
+}
+
+/// A list of files that somebody else made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileList {
+    pub from: ListOrigin,
+    pub separator: Separator,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListOrigin {
+    Stdin,
+    File(PathBuf),
+}
+
+/// What ends each name of a [`FileList`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Separator {
+    Newline,
+    /// As `find -print0` writes it.
+    Nul,
 }
 
 /// Whether anything is touched.
@@ -87,8 +111,10 @@ pub enum SshConfigFile {
 
 #[derive(Debug, Clone)]
 pub struct SourceSettings {
-    /// Empty for paths given on a command line.
+    /// Empty for paths given on a command line, and for a configured source without a name.
     pub name: String,
+    /// Directories and single files, as they were given: relative ones are relative to the working directory. Empty
+    /// only with `--files-from`.
     pub paths: Vec<PathBuf>,
     pub include: Vec<String>,
     pub exclude: Vec<String>,
@@ -202,3 +228,8 @@ pub enum WatcherKind {
     Inotify,
     Poll,
 }
+
+named_choices!(LogFormat { "text" => Text, "json" => Json });
+named_choices!(SummaryFormat { "table" => Table, "json" => Json, "csv" => Csv, "none" => None });
+named_choices!(ProgressMode { "auto" => Auto, "always" => Always, "never" => Never });
+named_choices!(WatcherKind { "auto" => Auto, "inotify" => Inotify, "poll" => Poll });

@@ -50,7 +50,10 @@ impl FromStr for DestinationUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         if !text.contains("://") {
             // What scp and rsync take.
-            if let Some((host, path)) = text.split_once(':').filter(|(host, _)| !host.contains('/') && !host.is_empty())
+            // An `@` after the colon would make that a password, which must not be repeated.
+            if let Some((host, path)) = text
+                .split_once(':')
+                .filter(|(host, path)| !host.contains('/') && !host.is_empty() && !path.contains('@'))
             {
                 let path = if path.starts_with('/') { path.to_owned() } else { format!("/~/{path}") };
                 return Err(format!("it has no scheme; did you mean sftp://{host}{path}?"));
@@ -162,6 +165,7 @@ mod tests {
         assert!(error("sftp:///x").contains("host"));
         assert!(error("sftp://u:secret@h/x").contains("--password-file"));
         assert!(!error("sftp://u:secret@h/x").contains("secret"));
+        assert!(!error("u:secret@h:/x").contains("secret"));
         assert!(error("sftp://h/a/../b").contains(".."));
         assert!(error("sftp://h:99999/").contains("port"));
         assert!(error("nonsense").contains("sftp://"));

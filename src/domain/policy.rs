@@ -79,7 +79,8 @@ pub enum HostKeyPolicy {
     Pinned(String),
 }
 
-fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+/// The choice that `text` names, or a message that lists all of them.
+pub(crate) fn one_of<T: Copy>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
         let names: Vec<_> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
         format!("`{text}` is not one of {}", names.join(", "))
@@ -142,24 +143,27 @@ impl FromStr for HostKeyPolicy {
     }
 }
 
+/// `NAMES`, `FromStr` and `Display` of an enum whose variants are written as fixed words.
 macro_rules! named_choices {
     ($type:ident { $($name:literal => $variant:ident),+ $(,)? }) => {
         impl $type {
             pub const NAMES: &'static [&'static str] = &[$($name),+];
         }
-        impl FromStr for $type {
+        impl std::str::FromStr for $type {
             type Err = String;
             fn from_str(text: &str) -> Result<Self, String> {
-                one_of(text, &[$(($name, Self::$variant)),+])
+                $crate::domain::policy::one_of(text, &[$(($name, Self::$variant)),+])
             }
         }
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(match self { $(Self::$variant => $name),+ })
             }
         }
     };
 }
+
+pub(crate) use named_choices;
 
 named_choices!(OnConflict { "rename" => Rename, "skip" => Skip, "overwrite" => Overwrite, "fail" => Fail });
 named_choices!(Verify { "size" => Size, "readback" => Readback, "none" => None });

@@ -1,0 +1,172 @@
+//! The values that have no type of their own elsewhere, each with its reader and a message that says what to write.
+
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+
+use super::settings::SummaryRows;
+use crate::domain::{ByteRate, HumanDuration};
+
+/// No timer of the program needs more, and sums of such durations cannot overflow a clock.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
+
+/// A duration of at most a hundred years; zero is allowed.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let duration = text.parse::<HumanDuration>()?.0;
+    if duration > LONGEST { Err(format!("`{text}` is longer than a hundred years")) } else { Ok(duration) }
+}
+
+/// A duration longer than zero.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be longer than zero".into()),
+        interval => Ok(interval),
+    }
+}
+
+/// A duration, or `none`.
+pub fn optional_interval(text: &str) -> Result<Option<Duration>, String> {
+    if text == "none" { Ok(None) } else { interval(text).map(Some) }
+}
+
+/// A rate, or `none`.
+pub fn optional_rate(text: &str) -> Result<Option<ByteRate>, String> {
+    if text == "none" { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// A number of attempts: 1 or more.
+pub fn attempts(text: &str) -> Result<u32, String> {
+    let number: NonZeroU32 =
+        text.parse().map_err(|_| format!("`{text}` is no number of attempts; write 1 or more, as in 8"))?;
+    Ok(number.get())
+}
+
+/// A number from 1 to 65535, or `auto` for adaptive.
+pub fn count_or_auto(text: &str) -> Result<Option<u16>, String> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    let number: NonZeroU16 =
+        text.parse().map_err(|_| format!("`{text}` is neither `auto` nor a whole number from 1 to 65535"))?;
+    Ok(Some(number.get()))
+}
+
+/// A number of rows, or `all`.
+pub fn rows(text: &str) -> Result<SummaryRows, String> {
+    if text == "all" {
+        return Ok(SummaryRows::All);
+    }
+    text.parse().map(SummaryRows::Limit).map_err(|_| format!("`{text}` is neither `all` nor a number of rows"))
+}
+
+/// A glob of the syntax that selection uses.
+pub fn glob(text: &str) -> Result<(), String> {
+    match globset::Glob::new(text) {
+        Ok(_) if text.is_empty() => Err("an empty glob matches nothing; leave it out".into()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("`{text}` is no glob: {}; `\\` takes a special meaning away", error.kind())),
+    }
+}
+
+/// The name of a marker beside its data file, or a fixed name for a whole directory; `none` for no marker.
+pub fn marker(text: &str) -> Result<Option<String>, String> {
+    const HINT: &str = "write `{name}.done`, `{stem}.ok`, a fixed name such as `_SUCCESS`, or `none`";
+    let fixed = text.replace("{name}", "").replace("{stem}", "");
+    match text {
+        "none" => Ok(None),
+        "" => Err(format!("an empty marker can never stand; {HINT}")),
+        "{name}" => Err(format!("`{{name}}` is the data file itself; {HINT}")),
+        "." | ".." => Err(format!("`{text}` is no name of a file; {HINT}")),
+        _ if text.contains('/') => Err(format!("`{text}` has a `/`, but a marker stands beside its data file; {HINT}")),
+        _ if fixed.contains(['{', '}']) => {
+            Err(format!("`{text}` has a placeholder other than `{{name}}` and `{{stem}}`; {HINT}"))
+        }
+        _ => Ok(Some(text.to_owned())),
+    }
+}
+
+/// A path, or a URL of a kind of ledger that this version has.
+pub fn ledger(text: &str) -> Result<(), String> {
+    match text.split_once("://") {
+        // The rest of such a URL may hold a password.
+        Some((scheme @ ("redis" | "rediss"), _)) => Err(format!(
+            "a ledger at {scheme}://… is not supported by this version; write the path of a file on a local disk"
+        )),
+        Some(_) => Err("it is a URL of a kind that is not supported; write the path of a file on a local disk".into()),
+        None if text.is_empty() => Err("an empty path names no file".into()),
+        None => Ok(()),
+    }
+}
+
+/// The only word of a choice whose other words come with later versions.
+pub fn only(word: &str, text: &str) -> Result<(), String> {
+    if text == word { Ok(()) } else { Err(format!("`{text}` is not supported by this version; leave it out")) }
+}
+
+/// A list of `tracing` directives: a level for everything, or `crate=level` for a part.
+pub fn log_filter(text: &str) -> Result<(), String> {
+    tracing_subscriber::EnvFilter::try_new(text).map(drop).map_err(|error| {
+        format!("`{text}` is no log filter ({error}); write a level such as `info`, or `warn,archiver=debug`")
+    })
+}
+
+/// The name of a source: it appears in tables, in remote paths and in the ledger.
+pub fn source_name(text: &str) -> Result<(), String> {
+    if text.trim().is_empty() || text.chars().any(char::is_control) {
+        return Err("a name needs a visible character and must have no control characters".into());
+    }
+    Ok(())
+}
+
+pub fn path(text: &str) -> Result<(), String> {
+    match text {
+        "" => Err("an empty path names nothing".into()),
+        text if text.contains('\0') => Err("a path cannot contain a NUL".into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn markers_have_to_mean_something() {
+        assert_eq!(marker("{name}.done"), Ok(Some("{name}.done".into())));
+        assert_eq!(marker("_SUCCESS"), Ok(Some("_SUCCESS".into())));
+        assert_eq!(marker("none"), Ok(None));
+        for bad in ["", "{name}", "done/{name}", "{file}.ok", "{name", "..", "{{name}}"] {
+            assert!(marker(bad).unwrap_err().contains("`_SUCCESS`"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        assert_eq!(count_or_auto("auto"), Ok(None));
+        assert_eq!(count_or_auto("4"), Ok(Some(4)));
+        for bad in ["0", "-1", "65536", "many"] {
+            assert!(count_or_auto(bad).is_err(), "{bad}");
+        }
+        assert!(attempts("0").is_err());
+        assert!(interval("0s").is_err());
+        assert!(duration("1000years").is_err());
+        assert_eq!(duration("90days").unwrap(), Duration::from_secs(90 * 86400));
+        assert_eq!(rows("all"), Ok(SummaryRows::All));
+        assert!(rows("-1").is_err());
+    }
+
+    #[test]
+    fn a_ledger_elsewhere_is_refused_without_its_password() {
+        let message = ledger("redis://:hunter2@cache:6379").unwrap_err();
+        assert!(message.contains("not supported by this version") && !message.contains("hunter2"), "{message}");
+        assert!(!ledger("mysql://root:hunter2@db").unwrap_err().contains("hunter2"));
+        assert_eq!(ledger("/var/lib/archiver/ledger.db"), Ok(()));
+    }
+
+    #[test]
+    fn filters_and_globs_are_checked() {
+        assert_eq!(log_filter("warn,archiver=debug"), Ok(()));
+        assert!(log_filter("archiver=loud").is_err());
+        assert_eq!(glob("**/*.{csv,txt}"), Ok(()));
+        assert!(glob("a[").unwrap_err().contains("no glob"));
+    }
+}
