@@ -23,7 +23,8 @@ fn only_regular_files_below_the_root_are_opened() {
     fs::create_dir_all(inside.join("d")).unwrap();
     fs::write(dir.path().join("secret"), "secret").unwrap();
     fs::write(inside.join("d/a"), "inside").unwrap();
-    let escaping = [("up", "../secret"), ("abs", "/etc/passwd"), ("dangling", "nowhere"), ("loop", "loop"), ("ok", "d/a")];
+    let escaping =
+        [("up", "../secret"), ("abs", "/etc/passwd"), ("dangling", "nowhere"), ("loop", "loop"), ("ok", "d/a")];
     for (link, target) in escaping {
         symlink(target, inside.join(link)).unwrap();
     }

@@ -201,9 +201,7 @@ impl Lister {
         };
         match candidate.root.dir.kind_at(&candidate.path)? {
             None => Ok(candidate),
-            Some(crate::localfs::FileKind::Symlink) => {
-                Err(OpenError::Symlink { path: candidate.absolute() }.into())
-            }
+            Some(crate::localfs::FileKind::Symlink) => Err(OpenError::Symlink { path: candidate.absolute() }.into()),
             Some(kind) => Err(OpenError::NotRegular { path: candidate.absolute(), kind }.into()),
         }
     }
@@ -281,7 +279,8 @@ mod tests {
         std::os::unix::fs::symlink("d/a.tmp", real.join("s")).unwrap();
         let given = dir.path().join("link");
         let mut lister = Lister::below(Arc::new(Root::open(0, &given).unwrap()), &given);
-        for path in ["d/a.tmp".into(), "./d/./a.tmp".into(), given.join("d/a.tmp"), lister_root(&lister).join("d/a.tmp")]
+        for path in
+            ["d/a.tmp".into(), "./d/./a.tmp".into(), given.join("d/a.tmp"), lister_root(&lister).join("d/a.tmp")]
         {
             assert_eq!(lister.candidate(&path).unwrap().path.as_path(), Path::new("d/a.tmp"), "{path:?}");
         }
