@@ -82,7 +82,10 @@ impl RootDir {
             OpenError::new(path, errno)
         };
         let path = std::fs::canonicalize(path).map_err(failed)?;
-        let handle = rustix::fs::open(&path, HANDLE, Mode::empty()).map_err(|errno| OpenError::new(&path, errno))?;
+        let handle = rustix::fs::open(&path, HANDLE, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOTDIR => OpenError::NotDirectory { path: path.clone() },
+            errno => OpenError::new(&path, errno),
+        })?;
         Ok(Self { path, handle: RwLock::new(Arc::new(handle)), generation: AtomicU64::new(0), walk: Walk::Kernel })
     }
 
