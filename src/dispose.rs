@@ -87,9 +87,7 @@ pub fn dispose(
         Err(OpenError::Denied { .. }) => return Err(job.failed(Errno::ACCESS)),
         Err(error) => return Err(job.io(io::Error::other(error))),
     };
-    let aside = original
-        .beside(own_name(&original.name, key_id))
-        .map_err(|errno| job.failed(errno))?;
+    let aside = original.beside(own_name(&original.name, key_id)).map_err(|errno| job.failed(errno))?;
     // Left by a crash: what it began is finished first, whatever has the name now.
     if aside.stat().is_ok() {
         return job.finish(&original, &aside, expected);
@@ -170,18 +168,24 @@ impl Job<'_> {
         }
     }
 
-    /// Gives a file its name back, or the visible one beside it, which is returned.
+    /// Gives a file its name back, or a visible one beside it, which is returned.
     fn restore(&self, original: &Place, aside: &Place) -> Result<Option<PathBuf>, DisposeError> {
-        match aside.rename_to(original) {
-            Ok(()) => Ok(None),
-            Err(Errno::EXIST) => {
-                let name = fitted("", &original.name, OsStr::new(&format!(".{}", self.key_id)));
-                let visible = original.beside(name).map_err(|errno| self.failed(errno))?;
-                aside.rename_to(&visible).map_err(|errno| self.failed(errno))?;
-                Ok(Some(self.root.path().join(self.path.as_path()).with_file_name(visible.name)))
+        let mut name = original.name.clone();
+        for number in 1_u32.. {
+            let place = original.beside(name).map_err(|errno| self.failed(errno))?;
+            match aside.rename_to(&place) {
+                Ok(()) if number == 1 => return Ok(None),
+                Ok(()) => return Ok(Some(self.absolute().with_file_name(place.name))),
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(self.failed(errno)),
             }
-            Err(errno) => Err(self.failed(errno)),
+            let suffix = match number {
+                1 => format!(".{}", self.key_id),
+                number => format!(".{}-{number}", self.key_id),
+            };
+            name = fitted("", &original.name, OsStr::new(&suffix));
         }
+        Err(self.failed(Errno::EXIST))
     }
 
     fn remove_or_move(&self, from: &Place, version: Fingerprint) -> Result<Disposed, DisposeError> {
@@ -197,11 +201,8 @@ impl Job<'_> {
     }
 
     fn move_to(&self, from: &Place, directory: &Path, version: Fingerprint) -> Result<Disposed, DisposeError> {
-        let no_directory = |source| DisposeError::Directory {
-            path: self.absolute(),
-            directory: directory.to_owned(),
-            source,
-        };
+        let no_directory =
+            |source| DisposeError::Directory { path: self.absolute(), directory: directory.to_owned(), source };
         std::fs::create_dir_all(directory).map_err(|error| {
             no_directory(OpenError::new(directory, Errno::from_io_error(&error).unwrap_or(Errno::IO)))
         })?;

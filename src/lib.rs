@@ -22,7 +22,6 @@
 //! Imports go one way: `main → app → pipeline → components → domain`; components do not import each other.
 
 pub mod app;
-pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;

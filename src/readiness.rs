@@ -145,7 +145,7 @@ impl<K: Eq + Hash> Waiting<K> {
     /// Whether a new file that waits for time would not be held.
     pub fn is_full(&self) -> bool {
         self.files.len() >= self.capacity
-            && !self.order.last_key_value().is_some_and(|(position, _)| position.0 == When::Event)
+            && self.order.last_key_value().is_none_or(|(position, _)| position.0 != When::Event)
     }
 
     /// When the file that waits longest was first seen. Looks at every file.

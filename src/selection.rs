@@ -136,6 +136,12 @@ impl Selection {
         }
     }
 
+    /// Whether this path would be a candidate that waits for this marker: such a marker is still needed.
+    pub fn is_marked_by(&self, data: &Path, marker: &Path) -> bool {
+        self.judge(data) == Verdict::Candidate
+            && self.marker.as_ref().is_some_and(|pattern| pattern.marker_of(data) == marker)
+    }
+
     /// Whether a directory may hold candidates. Errs towards `true`.
     pub fn enter(&self, dir: &Path) -> bool {
         if self.excludes(dir) {
@@ -295,5 +301,8 @@ mod tests {
         let marked = Selection::new(&["*".into()], &[], Some(&marker)).unwrap();
         assert_eq!(marked.judge(Path::new("d/a.csv.done")), Verdict::Marker);
         assert_eq!(marked.judge(Path::new("d/a.csv")), Verdict::Candidate);
+        assert!(marked.is_marked_by(Path::new("d/a.csv"), Path::new("d/a.csv.done")));
+        assert!(!marked.is_marked_by(Path::new("a.csv"), Path::new("d/a.csv.done")));
+        assert!(!marked.is_marked_by(Path::new("a.done"), Path::new("a.done.done")));
     }
 }

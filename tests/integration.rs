@@ -7,6 +7,8 @@ mod cli;
 mod config;
 #[path = "integration/config_reference.rs"]
 mod config_reference;
+#[path = "integration/source.rs"]
+mod source;
 mod support;
 
 #[path = "integration/ledger.rs"]

@@ -55,8 +55,8 @@ fn take_and_return_lease(file: &File) -> Result<(), Errno> {
     // Somebody who opens the file while the lease stands makes the kernel signal us. The default, SIGIO, would end
     // the process; SIGURG is ignored by default.
     fcntl(F_SETSIG, libc::SIGURG)?;
-    fcntl(libc::F_SETLEASE, libc::F_RDLCK.into())?;
-    fcntl(libc::F_SETLEASE, libc::F_UNLCK.into())
+    fcntl(libc::F_SETLEASE, libc::F_RDLCK)?;
+    fcntl(libc::F_SETLEASE, libc::F_UNLCK)
 }
 
 /// Looks for the inode among the open files of all processes that can be seen.

@@ -97,6 +97,12 @@ pub enum OpenError {
         display::path(path)
     )]
     Symlink { path: PathBuf },
+    /// Where a root was expected.
+    #[error(
+        "{} is not a directory; name the directory that holds it, or `push` the file by itself",
+        display::path(path)
+    )]
+    NotDirectory { path: PathBuf },
     #[error("{} cannot be opened: {source}", display::path(path))]
     Io { path: PathBuf, source: io::Error },
 }
@@ -120,6 +126,7 @@ impl OpenError {
             | Self::Denied { path }
             | Self::NotRegular { path, .. }
             | Self::Symlink { path }
+            | Self::NotDirectory { path }
             | Self::Io { path, .. } => path,
         }
     }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
@@ -32,6 +32,8 @@ enum Walk {
 pub struct RootDir {
     path: PathBuf,
     handle: RwLock<Arc<OwnedFd>>,
+    /// Grows each time another directory is found at the path.
+    generation: AtomicU64,
     walk: Walk,
 }
 
@@ -80,13 +82,22 @@ impl RootDir {
             OpenError::new(path, errno)
         };
         let path = std::fs::canonicalize(path).map_err(failed)?;
-        let handle = rustix::fs::open(&path, HANDLE, Mode::empty()).map_err(|errno| OpenError::new(&path, errno))?;
-        Ok(Self { path, handle: RwLock::new(Arc::new(handle)), walk: Walk::Kernel })
+        let handle = rustix::fs::open(&path, HANDLE, Mode::empty()).map_err(|errno| match errno {
+            Errno::NOTDIR => OpenError::NotDirectory { path: path.clone() },
+            errno => OpenError::new(&path, errno),
+        })?;
+        Ok(Self { path, handle: RwLock::new(Arc::new(handle)), generation: AtomicU64::new(0), walk: Walk::Kernel })
     }
 
     /// Absolute, without symbolic links when it was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Tells the directory that is open now from those that had the path before. Any access may be the one that
+    /// notices a new directory, so whoever holds on to the old one (a watch) compares this.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
     /// Compares the handle with what the path names now, and opens that where it is another directory.
@@ -101,6 +112,7 @@ impl RootDir {
             }
             _ => {
                 *self.handle.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Arc::new(there);
+                self.generation.fetch_add(1, Ordering::Release);
                 RootState::Replaced
             }
         }

@@ -1,7 +1,7 @@
 //! Files that somebody else found: `--files-from`, one path a line or NUL-terminated, and single files by name.
 //!
-//! With a directory, listed paths keep their place below it: relative ones are relative to it, absolute ones must lie
-//! below it. Without, each file goes by its own name and its directory is the root. The list is read as it comes; a
+//! With a directory, listed paths keep their place below it: relative ones are relative to it, or begin with it as it was
+//! given (what `find DIR` prints) where that names nothing; absolute ones must lie below it. Without, each file goes by its own name and its directory is the root. The list is read as it comes; a
 //! line that cannot be used is reported and the rest goes on. Selection is not asked: who lists a file wants it.
 
 use std::collections::HashMap;
@@ -160,15 +160,23 @@ impl Lister {
         }
         let candidate = match &mut self.base {
             Base::Below { root, given } => {
+                let plain = |path: &Path| BelowRoot::new(path.components().filter(named).collect::<PathBuf>());
                 let below = if path.is_absolute() {
-                    path.strip_prefix(&root.path).or_else(|_| path.strip_prefix(given)).ok()
+                    path.strip_prefix(&root.path).or_else(|_| path.strip_prefix(&*given)).ok().and_then(plain)
                 } else {
-                    Some(path)
+                    // What `find DIR` prints begins with DIR itself.
+                    let repeated = || {
+                        let given: PathBuf = given.components().filter(named).collect();
+                        let path: PathBuf = path.components().filter(named).collect();
+                        path.strip_prefix(given).ok().and_then(plain)
+                    };
+                    match plain(path) {
+                        Some(below) if root.dir.kind_at(&below).is_err() => repeated().or(Some(below)),
+                        below => below,
+                    }
                 };
                 let outside = || ListError::Outside { path: path.to_owned(), root: root.path.clone() };
-                let plain = below.map(|below| below.components().filter(|part| *part != Component::CurDir).collect());
-                let below = plain.and_then(|below: PathBuf| BelowRoot::new(below)).ok_or_else(outside)?;
-                Candidate { root: Arc::clone(root), path: below }
+                Candidate { root: Arc::clone(root), path: below.ok_or_else(outside)? }
             }
             Base::OwnName { source, roots } => {
                 let name = path.file_name().and_then(BelowRoot::new).ok_or_else(|| {
@@ -201,12 +209,15 @@ impl Lister {
         };
         match candidate.root.dir.kind_at(&candidate.path)? {
             None => Ok(candidate),
-            Some(crate::localfs::FileKind::Symlink) => {
-                Err(OpenError::Symlink { path: candidate.absolute() }.into())
-            }
+            Some(crate::localfs::FileKind::Symlink) => Err(OpenError::Symlink { path: candidate.absolute() }.into()),
             Some(kind) => Err(OpenError::NotRegular { path: candidate.absolute(), kind }.into()),
         }
     }
+}
+
+/// Not a `.`.
+fn named(part: &Component<'_>) -> bool {
+    *part != Component::CurDir
 }
 
 /// One entry of a list, resolved.
@@ -281,7 +292,8 @@ mod tests {
         std::os::unix::fs::symlink("d/a.tmp", real.join("s")).unwrap();
         let given = dir.path().join("link");
         let mut lister = Lister::below(Arc::new(Root::open(0, &given).unwrap()), &given);
-        for path in ["d/a.tmp".into(), "./d/./a.tmp".into(), given.join("d/a.tmp"), lister_root(&lister).join("d/a.tmp")]
+        for path in
+            ["d/a.tmp".into(), "./d/./a.tmp".into(), given.join("d/a.tmp"), lister_root(&lister).join("d/a.tmp")]
         {
             assert_eq!(lister.candidate(&path).unwrap().path.as_path(), Path::new("d/a.tmp"), "{path:?}");
         }
@@ -298,6 +310,27 @@ mod tests {
         match &lister.base {
             Base::Below { root, .. } => root.path.clone(),
             Base::OwnName { .. } => unreachable!("made with a root"),
+        }
+    }
+
+    #[test]
+    fn what_find_prints_is_understood() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("data/data")).unwrap();
+        for file in ["data/a", "data/b", "data/data/b"] {
+            std::fs::write(dir.path().join(file), "x").unwrap();
+        }
+        for given in ["data", "./data/"] {
+            let root = Arc::new(Root::open(0, &dir.path().join("data")).unwrap());
+            let mut lister = Lister::below(root, Path::new(given));
+            let mut below = |path: &str| lister.candidate(Path::new(path)).unwrap().path.as_path().to_owned();
+            assert_eq!([below("a"), below("data/a"), below("./data/a")], ["a", "a", "a"].map(PathBuf::from));
+            // What stands below the directory comes first.
+            assert_eq!(below("data/b"), Path::new("data/b"));
+            assert!(matches!(
+                lister.candidate(Path::new("data/gone")),
+                Err(ListError::Open(OpenError::Vanished { .. }))
+            ));
         }
     }
 

@@ -31,6 +31,15 @@ impl Root {
     }
 }
 
+/// Equal where they are the same directory of the same source.
+impl PartialEq for Root {
+    fn eq(&self, other: &Self) -> bool {
+        (self.source, &self.path) == (other.source, &other.path)
+    }
+}
+
+impl Eq for Root {}
+
 /// A file that may be archived, named but not opened. Equal where the root's source and path and the path below it are.
 #[derive(Debug, Clone)]
 pub struct Candidate {

@@ -1,7 +1,7 @@
 //! Walks a source and names what it finds, one entry at a time.
 //!
 //! Memory does not grow with the number of files: a directory is read in blocks and never as a whole. Down to
-//! [`STREAMED_LEVELS`] one handle is open a level; below that the names of the subdirectories of one directory a level
+//! 64 levels one handle is open a level; below that the names of the subdirectories of one directory a level
 //! are held, and no handle. The order is the filesystem's own. Names come and go during a scan: what is there from
 //! beginning to end is named once, what vanishes meanwhile is silently gone. Mount points are crossed, symbolic links
 //! never followed.
@@ -17,7 +17,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{BelowRoot, Candidate, Root};
-use crate::localfs::{FileKind, OpenError};
+use crate::localfs::{FileKind, OpenError, RootState};
 use crate::selection::{Excluded, Selection, Verdict};
 
 /// Levels of directories that are held open at once.
@@ -60,8 +60,12 @@ pub fn scan(
     selection: &Selection,
     visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    root.dir.refresh();
-    Walker { root, selection, visit }.directory(Path::new(""), true)
+    let mut walker = Walker { root, selection, visit };
+    // The handle of a removed directory lists nothing, which would look like an empty source.
+    if root.dir.refresh() == RootState::Missing {
+        return walker.problem(Path::new(""), OpenError::Vanished { path: root.path.clone() });
+    }
+    walker.directory(Path::new(""))
 }
 
 /// Walks one directory below the root, such as one that just appeared. Does nothing where selection leaves it out.
@@ -74,7 +78,7 @@ pub fn scan_below(
     if !selection.enter(directory.as_path()) {
         return ControlFlow::Continue(());
     }
-    Walker { root, selection, visit }.directory(directory.as_path(), false)
+    Walker { root, selection, visit }.directory(directory.as_path())
 }
 
 /// Names the regular files that stand directly in a directory (empty for the root itself): those that a marker which
@@ -150,11 +154,9 @@ impl Level {
 }
 
 impl Walker<'_> {
-    fn directory(&mut self, start: &Path, is_root: bool) -> ControlFlow<()> {
+    fn directory(&mut self, start: &Path) -> ControlFlow<()> {
         let mut levels = Vec::new();
         match self.root.dir.open_directory(start) {
-            // A root that is gone is worth telling; a directory that is gone is not.
-            Err(error) if is_root => self.problem(start, error)?,
             Err(error) => self.unless_gone(start, error)?,
             Ok(handle) => self.descend(&mut levels, handle, start.to_owned())?,
         }

@@ -103,13 +103,6 @@ pub enum RescanReason {
     Degraded,
 }
 
-/// Equal where they are the same root, not where they look the same.
-impl PartialEq for Root {
-    fn eq(&self, other: &Self) -> bool {
-        (self.source, &self.path) == (other.source, &other.path)
-    }
-}
-
 /// A running watch. Ends when dropped.
 #[derive(Debug)]
 pub struct Watch {
@@ -169,6 +162,8 @@ struct Place {
     watched: Watched,
     mode: Mode,
     missing: bool,
+    /// Of the directory that is watched ([`RootDir::generation`](crate::localfs::RootDir::generation)).
+    generation: u64,
     canary: Option<Canary>,
     health_due: Instant,
     scan_due: Instant,
@@ -183,7 +178,8 @@ enum Mode {
 impl Place {
     fn new(watched: Watched) -> Self {
         let now = Instant::now();
-        Self { watched, mode: Mode::Poll, missing: false, canary: None, health_due: now, scan_due: now }
+        let generation = watched.root.dir.generation();
+        Self { watched, mode: Mode::Poll, missing: false, generation, canary: None, health_due: now, scan_due: now }
     }
 
     fn path(&self) -> &Path {
@@ -324,8 +320,10 @@ impl Worker {
     fn health(&mut self, index: usize) -> Result<(), Ended> {
         let place = &mut self.places[index];
         let state = place.watched.root.dir.refresh();
+        let generation = place.watched.root.dir.generation();
+        let known = std::mem::replace(&mut place.generation, generation) == generation;
         match state {
-            RootState::Same if !place.missing => return Ok(()),
+            RootState::Same if known && !place.missing => return Ok(()),
             RootState::Missing if place.missing => return Ok(()),
             RootState::Missing => {
                 place.missing = true;
@@ -472,11 +470,7 @@ impl Worker {
         match (root.dir.kind_at(&below), verdict) {
             (Ok(None), Verdict::Candidate) => {
                 let candidate = Candidate { root, path: below };
-                self.send(if hints.closed {
-                    SourceEvent::Closed(candidate)
-                } else {
-                    SourceEvent::Changed(candidate)
-                })
+                self.send(if hints.closed { SourceEvent::Closed(candidate) } else { SourceEvent::Changed(candidate) })
             }
             (Ok(None), Verdict::Marker) => self.send(SourceEvent::Marker { root, path: below }),
             (Ok(Some(FileKind::Directory)), _) if enters => {

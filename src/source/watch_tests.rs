@@ -6,6 +6,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Fixture {
     dir: tempfile::TempDir,
+    root: Arc<Root>,
     watch: Watch,
     seen: Vec<SourceEvent>,
 }
@@ -21,8 +22,8 @@ impl Fixture {
         let root = Arc::new(Root::open(0, &dir.path().join("root")).unwrap());
         let marker = "{name}.done".parse().unwrap();
         let selection = Arc::new(Selection::new(&[], &[], Some(&marker)).unwrap());
-        let watch = Watch::start(vec![Watched { root, selection }], options, 1).unwrap();
-        Self { dir, watch, seen: Vec::new() }
+        let watch = Watch::start(vec![Watched { root: Arc::clone(&root), selection }], options, 1).unwrap();
+        Self { dir, root, watch, seen: Vec::new() }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -65,7 +66,9 @@ async fn files_markers_and_removals_are_told() {
     drop(writer);
     fixture.closed("a.csv").await;
     fs::write(fixture.at("a.csv.done"), "").unwrap();
-    fixture.wait(|event| matches!(event, SourceEvent::Marker { path, .. } if path.as_path() == Path::new("a.csv.done"))).await;
+    fixture
+        .wait(|event| matches!(event, SourceEvent::Marker { path, .. } if path.as_path() == Path::new("a.csv.done")))
+        .await;
     fs::write(fixture.dir.path().join("b.csv"), "moved in").unwrap();
     fs::rename(fixture.dir.path().join("b.csv"), fixture.at("b.csv")).unwrap();
     fixture.closed("b.csv").await;
@@ -73,7 +76,9 @@ async fn files_markers_and_removals_are_told() {
     fs::rename(fixture.at("c.tmp"), fixture.at("c.csv")).unwrap();
     fixture.closed("c.csv").await;
     fs::remove_file(fixture.at("b.csv")).unwrap();
-    fixture.wait(|event| matches!(event, SourceEvent::Removed(file) if file.path.as_path() == Path::new("b.csv"))).await;
+    fixture
+        .wait(|event| matches!(event, SourceEvent::Removed(file) if file.path.as_path() == Path::new("b.csv")))
+        .await;
     // Names that selection leaves out, our own among them, are never told.
     assert!(!format!("{:?}", fixture.seen).contains("c.tmp"));
 }
@@ -92,7 +97,9 @@ async fn new_directories_are_named_and_then_watched() {
     fixture.closed("x/y/z/late").await;
     fs::create_dir_all(fixture.dir.path().join("tree/deep")).unwrap();
     fs::rename(fixture.dir.path().join("tree"), fixture.at("tree")).unwrap();
-    fixture.wait(|event| matches!(event, SourceEvent::NewDirectory { path, .. } if path.as_path() == Path::new("tree"))).await;
+    fixture
+        .wait(|event| matches!(event, SourceEvent::NewDirectory { path, .. } if path.as_path() == Path::new("tree")))
+        .await;
     fs::write(fixture.at("tree/deep/a"), "").unwrap();
     fixture.closed("tree/deep/a").await;
     assert!(!fixture.seen.iter().any(|event| matches!(event, SourceEvent::Degraded { .. })), "{:?}", fixture.seen);
@@ -176,7 +183,8 @@ async fn a_poller_asks_for_scans_and_nothing_else() {
 async fn the_watch_limit_leads_to_polling() {
     let mut fixture = Fixture::new(options(WatcherKind::Inotify));
     fixture.rescan(RescanReason::Start).await;
-    let limit = notify::Error::new(notify::ErrorKind::MaxFilesWatch).add_path(fixture.at("new").canonicalize().unwrap_or(fixture.at("")));
+    let limit = notify::Error::new(notify::ErrorKind::MaxFilesWatch)
+        .add_path(fixture.at("new").canonicalize().unwrap_or(fixture.at("")));
     fixture.watch.inbox.send(Message::Errors(vec![limit])).unwrap();
     let event = fixture.wait(|event| matches!(event, SourceEvent::Degraded { .. })).await;
     assert!(format!("{event:?}").contains("fs.inotify.max_user_watches"));
@@ -218,9 +226,10 @@ async fn a_root_that_is_made_anew_is_watched_again() {
     fixture.rescan(RescanReason::RootReplaced).await;
     fs::write(fixture.at("a"), "").unwrap();
     fixture.closed("a").await;
-    // Moved away and another one put in its place between two looks.
+    // Moved away and another one put in its place between two looks, and somebody else is the first to notice.
     fs::rename(fixture.at(""), fixture.dir.path().join("old")).unwrap();
     fs::create_dir(fixture.at("")).unwrap();
+    fixture.root.dir.refresh();
     fixture.rescan(RescanReason::RootReplaced).await;
     fs::write(fixture.at("b"), "").unwrap();
     fixture.closed("b").await;
@@ -229,7 +238,6 @@ async fn a_root_that_is_made_anew_is_watched_again() {
 #[tokio::test]
 async fn a_watch_ends_when_dropped() {
     let Fixture { watch, .. } = Fixture::new(options(WatcherKind::Inotify));
-    let Watch { .. } = &watch;
     let stop = Arc::downgrade(&watch.stop);
     drop(watch);
     // The thread holds the other half until it ends.
