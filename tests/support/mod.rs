@@ -1,1 +1,3 @@
 //! Owned directories, real servers, neutral environments.
+
+pub mod openssh;
