@@ -17,3 +17,5 @@ mod ledger;
 mod embedded;
 #[path = "integration/embedded_protocol.rs"]
 mod embedded_protocol;
+#[path = "integration/session.rs"]
+mod session;

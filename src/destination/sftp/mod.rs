@@ -1,1 +1,28 @@
 //! SFTP over SSH.
+//!
+//! - [`target`], [`ssh_config`]: from settings to a host; [`connect`]: from a host to a connection, step by step
+//! - [`host_key`], [`known_hosts`]: is this the server we mean; [`auth`], [`identity`]: who we are
+//! - [`session`], [`features`]: what can be done there; [`exchange`], [`wire`]: requests and replies as bytes
+//! - [`pool`], [`breaker`]: connections shared by all jobs, and patience while the destination is out
+
+mod auth;
+pub mod breaker;
+pub mod connect;
+mod exchange;
+pub mod features;
+pub mod host_key;
+mod identity;
+mod known_hosts;
+mod pattern;
+pub mod pool;
+pub mod session;
+mod ssh_config;
+mod stream;
+pub mod target;
+mod wire;
+
+pub use connect::{Connection, Connector};
+pub use features::{Features, RenameBehaviour, ReplyOrder};
+pub use pool::{OutagePolicy, Pool, PoolConfig, PoolState, Slot};
+pub use session::{Attributes, DirectoryEntry, FreeSpace, Kind, OpenHow, RemoteFile, Session};
+pub use target::Timeouts;
