@@ -1,1 +1,5 @@
-fn main() {}
+//! The command line program. Everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    archiver::app::run(std::env::args_os()).into()
+}

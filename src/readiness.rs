@@ -134,6 +134,10 @@ impl<K: Eq + Hash> Waiting<K> {
         self.remove(key);
     }
 
+    pub fn contains(&self, key: &K) -> bool {
+        self.files.contains_key(key)
+    }
+
     pub fn len(&self) -> usize {
         self.files.len()
     }

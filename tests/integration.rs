@@ -11,11 +11,11 @@ mod config_reference;
 mod source;
 mod support;
 
-#[path = "integration/ledger.rs"]
-mod ledger;
 #[path = "integration/embedded.rs"]
 mod embedded;
 #[path = "integration/embedded_protocol.rs"]
 mod embedded_protocol;
+#[path = "integration/ledger.rs"]
+mod ledger;
 #[path = "integration/session.rs"]
 mod session;

@@ -21,9 +21,9 @@ pub struct ServeArgs {
     /// Directory to serve, which clients cannot leave
     #[arg(long, value_name = "DIR", default_value = ".", value_hint = ValueHint::DirPath)]
     pub root: PathBuf,
-    /// The only user who may log in [default: any]
-    #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
+    /// The only user who may log in
+    #[arg(long, value_name = "NAME", default_value = "archiver")]
+    pub user: String,
     /// File whose first line is the password
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub password_file: Option<PathBuf>,

@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, ValueHint};
 
 use crate::config::CommandLayer;
 use crate::config::settings::Execution;
-use crate::ledger::Repeat;
+use crate::domain::Repeat;
 
 /// What push, watch, check and `config show` have in common: everything that the file can say about the work.
 #[derive(Debug, Clone, Args)]

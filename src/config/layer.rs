@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::key::{Key, Kind};
 use super::settings::{Execution, FileList, Secret};
+use crate::domain::Repeat;
 use crate::domain::display;
-use crate::ledger::Repeat;
 
 /// How strong a value is. **This is the one place that states the precedence:** the first variant wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -39,7 +39,7 @@ pub struct Settings {
     pub log: LogSettings,
     pub output: OutputSettings,
     pub watch: WatchSettings,
-    pub repeat: crate::ledger::Repeat,
+    pub repeat: crate::domain::Repeat,
     pub execution: Execution,
 }
 
@@ -59,8 +59,9 @@ pub enum ListOrigin {
 /// What ends each name of a [`FileList`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Separator {
+    /// Blank lines are skipped.
     Newline,
-    /// As `find -print0` writes it.
+    /// `-0`, what `find -print0` writes: the only one that carries every name.
     Nul,
 }
 
@@ -174,7 +175,7 @@ pub enum LogFormat {
     Json,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct OutputSettings {
     pub summary: SummaryFormat,
     /// Instead of standard output.
@@ -198,6 +199,12 @@ pub enum SummaryRows {
     All,
     /// Of the table only; failures first.
     Limit(usize),
+}
+
+impl Default for SummaryRows {
+    fn default() -> Self {
+        Self::Limit(100)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

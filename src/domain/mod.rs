@@ -20,7 +20,7 @@ pub use fingerprint::Fingerprint;
 pub use key::{FileKey, KeyId, OwnerId, Token};
 pub use layout::{DateFrom, Layout, Timezone};
 pub use outcome::{Deferral, Row, Sha256Digest, Status, Totals};
-pub use policy::{After, AfterFailure, Fsync, HostKeyPolicy, OnConflict, Publish, Verify};
+pub use policy::{After, AfterFailure, Fsync, HostKeyPolicy, OnConflict, Publish, Repeat, Verify};
 pub use remote_path::RemotePath;
 pub use units::{ByteRate, HumanDuration};
 pub use writer::WriterState;

@@ -34,6 +34,16 @@ pub enum OnConflict {
     Fail,
 }
 
+/// Whether a recorded file may be archived again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Repeat {
+    #[default]
+    Skip,
+    /// `--force`: a recorded entry becomes claimed again, with the newly requested remote path; with the path of an
+    /// earlier forced claim where that one may have left something staged, for there it is to be found.
+    Force,
+}
+
 /// How the staged bytes are checked before the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verify {

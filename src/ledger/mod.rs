@@ -22,7 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::domain::{FileKey, OwnerId, RemotePath, Row, Sha256Digest, Token, Totals};
+use crate::domain::{FileKey, OwnerId, RemotePath, Repeat, Row, Sha256Digest, Token, Totals};
 
 #[cfg(test)]
 pub mod contract;
@@ -42,16 +42,6 @@ pub struct ClaimRequest {
     /// The final name if this is the first claim of the key. A later claim gets the first one's (G4).
     pub remote: RemotePath,
     pub repeat: Repeat,
-}
-
-/// Whether a recorded file may be archived again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Repeat {
-    #[default]
-    Skip,
-    /// `--force`: a recorded entry becomes claimed again, with the newly requested remote path; with the path of an
-    /// earlier forced claim where that one may have left something staged, for there it is to be found.
-    Force,
 }
 
 /// What a claim comes to.
@@ -204,7 +194,7 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError>;
 
     /// Adds a row to this owner's run, or replaces the row of the same source, path and file version (`None` for a
-    /// candidate that was never opened). A row without a version gives way to the next one of its source and path that
+    /// candidate that was never opened); but that a version was skipped never hides that this run archived it. A row without a version gives way to the next one of its source and path that
     /// has one, and leaves it its place.
     async fn put_row(&self, version: Option<&FileKey>, row: Row) -> Result<(), LedgerError>;
 

@@ -1,1 +1,12 @@
-//! (coming)
+//! The workers. Components meet here and nowhere else.
+
+pub mod build;
+pub mod engine;
+pub mod intake;
+pub mod janitor;
+pub mod lease;
+pub mod push;
+pub mod read;
+pub mod run;
+pub mod transfer;
+pub mod watch;

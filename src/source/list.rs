@@ -13,20 +13,12 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::{BelowRoot, Candidate, Root};
+use crate::config::settings::Separator;
 use crate::domain::display;
 use crate::localfs::OpenError;
 
 /// `PATH_MAX` of Linux (limits.h), with room for a path that is written in a roundabout way.
 const LONGEST_PATH: usize = 16 * 1024;
-
-/// What separates the paths of a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Separator {
-    /// Blank lines are skipped.
-    Newline,
-    /// `-0`, what `find -print0` writes: the only one that carries every name.
-    Nul,
-}
 
 /// The paths of a list, one at a time. A path that is too long is an `InvalidData` error, after which the next call
 /// goes on behind it; any other error ends the list.

@@ -13,7 +13,6 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("source", "selection", "a walk does not descend where nothing can be selected"),
     ("source", "readiness", "an opened file's state is what readiness judges"),
     ("dispose", "localfs", "both handle local files without following symlinks"),
-    ("config", "ledger", "the settings say whether a recorded file is archived again (`Repeat`)"),
     ("demo", "pipeline", "the demo runs the real one"),
 ];
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use archiver::cli::{self, Cli, Command};
 use archiver::config::CommandLayer;
 use archiver::config::settings::{Execution, FileList, ListOrigin, Separator};
-use archiver::ledger::Repeat;
+use archiver::domain::Repeat;
 
 fn parse(arguments: &[&str]) -> Result<Cli, clap::Error> {
     Cli::parse_from_arguments(["archiver"].iter().chain(arguments))

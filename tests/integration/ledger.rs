@@ -10,9 +10,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use archiver::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Sha256Digest};
+use archiver::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest};
 use archiver::ledger::{
-    Claim, ClaimReply, ClaimRequest, Cursor, Ledger, LedgerError, Record, Repeat, SqliteConfig, SqliteLedger,
+    Claim, ClaimReply, ClaimRequest, Cursor, Ledger, LedgerError, Record, SqliteConfig, SqliteLedger,
 };
 use chrono::Utc;
 

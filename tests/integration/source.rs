@@ -116,6 +116,7 @@ async fn slow_writer(kind: WatcherKind, settle: Duration) {
         for line in 0..20 {
             writeln!(file, "line {line}").unwrap();
             // The writer's own pace is what is tested.
+            #[expect(clippy::disallowed_methods, reason = "a writer that takes its time")]
             std::thread::sleep(Duration::from_millis(30));
         }
     });

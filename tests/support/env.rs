@@ -131,6 +131,7 @@ pub fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
     let start = Instant::now();
     while !reached() {
         assert!(start.elapsed() < DEADLINE, "waited {DEADLINE:?} in vain until {what}");
+        #[expect(clippy::disallowed_methods, reason = "a poll loop with a deadline")]
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -84,6 +84,7 @@ impl Exchange {
         let shared = Arc::new(Shared { table: Mutex::new(table), next: AtomicU32::new(1), busy: Notify::new(), cut });
         // Unbounded, because requests are queued in the order of their first poll, without waiting. What is in
         // flight is bounded by the callers, who hold a slot for each file and a fixed number of writes for each slot.
+        #[expect(clippy::disallowed_methods, reason = "bounded by the callers, see above")]
         let (outgoing, queue) = mpsc::unbounded_channel();
         let mut tasks = JoinSet::new();
         let span = tracing::Span::current();

@@ -4,19 +4,28 @@
 //! - [`host_key`], [`known_hosts`]: is this the server we mean; [`auth`], [`identity`]: who we are
 //! - [`session`], [`features`]: what can be done there; [`exchange`], [`wire`]: requests and replies as bytes
 //! - [`pool`], [`breaker`]: connections shared by all jobs, and patience while the destination is out
+//! - [`archive`]: one destination as the pipeline sees it, made of [`directories`], [`mod@stage`], [`mod@compare`],
+//!   [`publish`], [`direct`] and [`pace`]
 
+pub mod archive;
 mod auth;
 pub mod breaker;
+pub mod compare;
 pub mod connect;
+pub mod direct;
+pub mod directories;
 mod exchange;
 pub mod features;
 pub mod host_key;
 mod identity;
 mod known_hosts;
+pub mod pace;
 mod pattern;
 pub mod pool;
+pub mod publish;
 pub mod session;
 mod ssh_config;
+pub mod stage;
 mod stream;
 pub mod target;
 mod wire;

@@ -74,6 +74,12 @@ pub struct Pool {
     inner: Arc<Inner>,
 }
 
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Pool").field(&self.state()).finish()
+    }
+}
+
 struct Inner {
     connector: Connector,
     config: PoolConfig,

@@ -10,8 +10,8 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 
 use super::error::Failure;
 use super::presence::Owners;
-use crate::domain::{FileKey, Fingerprint, KeyId, OwnerId, RemotePath, Sha256Digest, Token};
-use crate::ledger::{Claim, ClaimReply, ClaimRequest, Record, Release, Repeat, Staged};
+use crate::domain::{FileKey, Fingerprint, KeyId, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
+use crate::ledger::{Claim, ClaimReply, ClaimRequest, Record, Release, Staged};
 
 /// The entries as one transaction sees them.
 pub(super) struct Entries<'a> {

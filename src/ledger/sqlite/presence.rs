@@ -54,6 +54,7 @@ impl Owners {
                 Ok(()) => return Ok(Lock { _file: file }),
                 Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
                     // `flock` has no time limit of its own; an opener holds this for milliseconds.
+                    #[expect(clippy::disallowed_methods, reason = "see above")]
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(rustix::io::Errno::WOULDBLOCK) => {

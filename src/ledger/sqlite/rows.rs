@@ -90,7 +90,8 @@ impl Rows {
                  VALUES (:seq, :source, :path, :version, :remote, :bytes, :sha256, :status, :reason, :attempts, :elapsed_ns) \
                  ON CONFLICT (seq) DO UPDATE SET version = excluded.version, remote = excluded.remote, bytes = excluded.bytes, \
                  sha256 = excluded.sha256, status = excluded.status, reason = excluded.reason, \
-                 attempts = excluded.attempts, elapsed_ns = excluded.elapsed_ns",
+                 attempts = excluded.attempts, elapsed_ns = excluded.elapsed_ns \
+                 WHERE NOT (status = 'archived' AND excluded.status = 'skipped')",
             )?
             .execute(named_params! {
                 ":seq": same.or(unidentified), ":source": row.source, ":path": path, ":version": version,

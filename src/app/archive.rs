@@ -1,0 +1,210 @@
+//! `push` and `watch`: open the ledger, build the engine, run, and say what became of every file.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use chrono::Utc;
+use tokio::sync::mpsc;
+
+use super::failed;
+use crate::config::Resolved;
+use crate::config::settings::{Execution, FileList, LedgerLocation, ListOrigin, Settings};
+use crate::domain::{OwnerId, display};
+use crate::exit::Exit;
+use crate::ledger::{Cursor, Ledger, LedgerError, RowFilter, SqliteConfig, SqliteLedger, sqlite};
+use crate::pipeline::build::{self, BadPath};
+use crate::pipeline::engine::{Engine, Failure, Patience};
+use crate::pipeline::run::{Entry, Input, Named, named, run};
+use crate::report::{Console, Progress, Reporter, RowSet, Summary, SummaryHeader, Surface};
+use crate::shutdown::Shutdown;
+use crate::source::list::{self, Listed, Lister, Paths};
+
+/// Rows of one page of the summary.
+const PAGE: usize = 500;
+
+pub async fn push(resolved: Resolved, console: Console) -> Exit {
+    let shutdown = Shutdown::new();
+    let listener = match shutdown.listen() {
+        Ok(listener) => listener,
+        Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
+    };
+    let exit = archive(resolved.settings, Mode::Push, &console, &shutdown).await;
+    drop(listener);
+    exit
+}
+
+pub async fn watch(resolved: Resolved, console: Console) -> Exit {
+    let shutdown = Shutdown::new();
+    let listener = match shutdown.listen() {
+        Ok(listener) => listener,
+        Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
+    };
+    let exit = archive(resolved.settings, Mode::Watch, &console, &shutdown).await;
+    drop(listener);
+    exit
+}
+
+/// Once, or until told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Push,
+    Watch,
+}
+
+/// A whole run, from the ledger's opening to the summary.
+pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown: &Shutdown) -> Exit {
+    let (started_at, began) = (Utc::now(), Instant::now());
+    let settings = Arc::new(settings);
+    let ledger = match open_ledger(&settings).await {
+        Ok(ledger) => ledger,
+        Err(error) => return failed(console, "the ledger cannot be opened", &error.to_string(), None, Exit::Usage),
+    };
+    let reporter = Reporter::new();
+    let patience = match mode {
+        Mode::Push => Patience::Once,
+        Mode::Watch => Patience::Persistent,
+    };
+    let built = build::engine(settings.clone(), ledger.clone(), reporter.clone(), patience, hostname());
+    let (engine, bad) = match built {
+        Ok(built) => built,
+        Err(error) => {
+            return failed(console, "the settings cannot be used", &error.to_string(), error.hint(), Exit::Usage);
+        }
+    };
+    if mode == Mode::Watch && !bad.is_empty() {
+        for bad in &bad {
+            failed(console, "a source cannot be watched", &bad.reason, None, Exit::Usage);
+        }
+        return Exit::Usage;
+    }
+    let engine = Arc::new(engine);
+    let input = match input(&engine, mode, bad) {
+        Ok(input) => input,
+        Err(error) => return failed(console, "the list of files cannot be read", &error, None, Exit::Usage),
+    };
+    let progress = Progress::start(console, reporter);
+    let result = run(engine.clone(), input, shutdown).await;
+    progress.finish();
+
+    let header = |totals| SummaryHeader {
+        started_at,
+        finished_at: Utc::now(),
+        destinations: engine.destinations.iter().map(ToString::to_string).collect(),
+        totals,
+        elapsed: began.elapsed(),
+    };
+    let exit = conclude(&engine, result, shutdown, console).await;
+    if let Err(reason) = summarize(&engine, header).await {
+        failed(console, "the summary cannot be written", &reason, None, exit);
+        return if exit == Exit::Done { Exit::SomeFailed } else { exit };
+    }
+    if let Err(error) = ledger.finish().await {
+        tracing::warn!(%error, "the ledger could not be closed in order; the next run tidies up");
+    }
+    exit
+}
+
+async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {
+    let LedgerLocation::File(path) = &settings.ledger.location;
+    let config = SqliteConfig {
+        path: path.clone(),
+        retention: settings.ledger.retention,
+        lease: sqlite::DEFAULT_LEASE,
+        owner: OwnerId(rand::random()),
+        clock: Arc::new(Utc::now),
+    };
+    let execution = settings.execution;
+    let opening = tokio::task::spawn_blocking(move || match execution {
+        Execution::Real => SqliteLedger::open(config),
+        Execution::DryRun => SqliteLedger::open_snapshot(config),
+    });
+    let ledger = opening.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    Ok(Arc::new(ledger))
+}
+
+fn hostname() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// What the run takes in.
+fn input(engine: &Arc<Engine>, mode: Mode, bad: Vec<BadPath>) -> Result<Input, String> {
+    match (mode, engine.settings.files_from.clone()) {
+        (Mode::Watch, _) => Ok(Input::Watch),
+        (Mode::Push, None) => Ok(Input::Once(bad)),
+        (Mode::Push, Some(files)) => Ok(Input::Named(listed(engine, files)?, bad)),
+    }
+}
+
+/// Reads a list on a thread of its own, as it comes.
+fn listed(engine: &Arc<Engine>, files: FileList) -> Result<mpsc::Receiver<Named>, String> {
+    let input: Box<dyn io::BufRead + Send> = match &files.from {
+        ListOrigin::Stdin => Box::new(BufReader::new(io::stdin())),
+        ListOrigin::File(path) => {
+            let file = File::open(path).map_err(|error| format!("{}: {error}; check the path", display::path(path)))?;
+            Box::new(BufReader::new(file))
+        }
+    };
+    // The only source there is: the paths of the command line.
+    let source = 0;
+    let mut lister = match engine.sources[source].entries.first() {
+        Some(Entry::Directory(root)) => Lister::below(root.clone(), &engine.settings.sources[source].paths[0]),
+        _ => Lister::own_names(source),
+    };
+    Ok(named(move |send| {
+        let ended = list::read(Paths::new(input, files.separator), &mut lister, &mut |listed| {
+            send(match listed {
+                Listed::Candidate(candidate) => Named::Candidate(candidate),
+                Listed::Problem { path, error } => Named::Problem { source, path, reason: error.to_string() },
+                Listed::Unreadable(error) => {
+                    Named::Problem { source, path: "--files-from".into(), reason: error.to_string() }
+                }
+            })
+        });
+        match ended {
+            ControlFlow::Continue(()) | ControlFlow::Break(()) => {}
+        }
+    }))
+}
+
+/// The exit code, and the error that ended the run early.
+async fn conclude(engine: &Engine, result: Result<(), LedgerError>, shutdown: &Shutdown, console: &Console) -> Exit {
+    if shutdown.now().is_cancelled() {
+        return Exit::Interrupted;
+    }
+    match (engine.failure(), result) {
+        (Some(Failure::Destination(error)), _) => {
+            failed(console, &error.what, &error.why, error.hint.as_deref(), Exit::Destination)
+        }
+        (_, Err(error)) => failed(console, "the run ended early", &error.to_string(), None, Exit::SomeFailed),
+        (_, Ok(())) => match engine.ledger.totals().await {
+            Ok(totals) if Exit::from_totals(&totals) == Exit::Done && engine.was_cut_short() => Exit::WorkLeft,
+            Ok(totals) => Exit::from_totals(&totals),
+            Err(error) => failed(console, "the totals cannot be read", &error.to_string(), None, Exit::SomeFailed),
+        },
+    }
+}
+
+async fn summarize(engine: &Engine, header: impl FnOnce(crate::domain::Totals) -> SummaryHeader) -> Result<(), String> {
+    let ledger = &engine.ledger;
+    let totals = ledger.totals().await.map_err(|error| error.to_string())?;
+    let output = &engine.settings.output;
+    let summary = Summary { header: header(totals), format: output.summary, rows: output.summary_rows };
+    let page = |set, after| async move {
+        let filter = match set {
+            RowSet::All => RowFilter::All,
+            RowSet::Only(status) => RowFilter::Status(status),
+        };
+        ledger.rows(filter, Cursor(after), PAGE).await.map(|(rows, cursor)| (rows, cursor.0))
+    };
+    let written = match &output.summary_file {
+        Some(path) => summary.write_file(path, page).await,
+        None => summary.write(&mut io::stdout(), Surface::stdout(), page).await,
+    };
+    match written {
+        Err(error) if !error.is_broken_pipe() => Err(error.to_string()),
+        _ => Ok(()),
+    }
+}

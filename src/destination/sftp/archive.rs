@@ -1,0 +1,214 @@
+//! One destination as the pipeline sees it: a pool of sessions, the directories known to stand, and the habits of the
+//! server that were learned on the way.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::direct::{self, Choice, OwnPart};
+use super::directories::Directories;
+use super::pace::Pace;
+use super::pool::{Pool, Slot};
+use super::publish::{Publication, Published};
+use super::session::Session;
+use super::stage::{AttributesKept, Before, Body, Durability, Kept, Stage, Staged, remove_if_there, verify};
+use crate::destination::error::StatusCode;
+use crate::destination::{Consequence, DestinationError};
+use crate::domain::{OnConflict, Publish, RemotePath, Sha256Digest, Verify, display};
+
+/// From this size on an interrupted upload is resumed instead of begun again.
+pub const RESUME_FROM_BYTES: u64 = 64 << 20;
+
+/// The rules of one destination.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules {
+    pub publish: Publish,
+    pub verify: Verify,
+    pub on_conflict: OnConflict,
+    pub durability: Durability,
+}
+
+#[derive(Debug)]
+pub struct Archive {
+    pool: Pool,
+    base: String,
+    directories: Directories,
+    pace: std::sync::Arc<Pace>,
+    /// SETSTAT was refused once: remembered, not fought.
+    attributes_refused: AtomicBool,
+}
+
+/// One file on its way to an archive.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery<'a> {
+    /// Where the bytes are staged: a temporary name, or the final one where the server cannot rename.
+    pub staging: &'a RemotePath,
+    pub wanted: &'a RemotePath,
+    pub size: u64,
+    pub rules: Rules,
+}
+
+impl Archive {
+    pub fn new(pool: Pool, base: impl Into<String>, pace: std::sync::Arc<Pace>) -> Self {
+        Self {
+            pool,
+            base: base.into(),
+            directories: Directories::default(),
+            pace,
+            attributes_refused: AtomicBool::new(false),
+        }
+    }
+
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// A session for one job.
+    pub async fn session(&self) -> Result<Slot, DestinationError> {
+        self.pool.acquire().await
+    }
+
+    /// Takes over what a predecessor left under its own temporary name: a large file's is renamed to ours, so that the
+    /// predecessor, should it wake up, can neither truncate nor publish it; any other is removed. Tells whether
+    /// something was taken over.
+    pub async fn adopt(
+        &self,
+        session: &Session,
+        left: &RemotePath,
+        delivery: &Delivery<'_>,
+    ) -> Result<bool, DestinationError> {
+        if delivery.size < RESUME_FROM_BYTES {
+            remove_if_there(session, left).await?;
+            return Ok(false);
+        }
+        match session.rename(left, delivery.staging).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_status(StatusCode::NoSuchFile) => Ok(false),
+            // A second predecessor's, or a server that cannot rename.
+            Err(error) if error.status.is_some() => remove_if_there(session, left).await.map(|()| false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Stages the body. The directory is made where it is missing, also when somebody removed it since it was made.
+    pub async fn stage(
+        &self,
+        session: &Session,
+        delivery: &Delivery<'_>,
+        before: Before,
+        kept: Kept,
+        body: Body,
+        sent: &(dyn Fn(u64) + Sync),
+    ) -> Result<Staged, DestinationError> {
+        self.directories.ensure(session, delivery.staging.parent()).await?;
+        let stage = Stage {
+            session,
+            path: delivery.staging,
+            before,
+            kept: (!self.attributes_refused.load(Ordering::Relaxed)).then_some(kept),
+            durability: delivery.rules.durability,
+            pace: &self.pace,
+            sent,
+        };
+        match stage.run(body).await {
+            Ok(staged) => {
+                if staged.attributes == AttributesKept::Refused
+                    && !self.attributes_refused.swap(true, Ordering::Relaxed)
+                {
+                    tracing::warn!("the server does not let us keep modification times and modes; going on without");
+                }
+                Ok(staged)
+            }
+            Err(error) => Err(self.explained(session, error, delivery).await),
+        }
+    }
+
+    /// Checks what was staged, as the rules ask.
+    pub async fn verify(
+        &self,
+        session: &Session,
+        delivery: &Delivery<'_>,
+        staged: &Staged,
+        digest: &Sha256Digest,
+    ) -> Result<(), DestinationError> {
+        verify(session, delivery.staging, staged, delivery.size, digest, delivery.rules.verify).await
+    }
+
+    /// Gives the staged file its final name.
+    pub async fn commit(
+        &self,
+        session: &Session,
+        delivery: &Delivery<'_>,
+        digest: &Sha256Digest,
+    ) -> Result<Published, DestinationError> {
+        if delivery.rules.publish == Publish::Direct {
+            return Ok(Published::At(delivery.staging.clone()));
+        }
+        match publication(delivery, digest).commit(session).await {
+            Ok(published) => Ok(published),
+            Err(error) => Err(self.explained(session, error, delivery).await),
+        }
+    }
+
+    /// The name under which these bytes stand already, after a commit whose reply was lost.
+    pub async fn reconcile(
+        &self,
+        session: &Session,
+        delivery: &Delivery<'_>,
+        digest: &Sha256Digest,
+    ) -> Result<Option<RemotePath>, DestinationError> {
+        publication(delivery, digest).reconcile(session).await
+    }
+
+    /// The name to write where this server cannot rename; see [`direct`].
+    pub async fn choose(
+        &self,
+        session: &Session,
+        delivery: &Delivery<'_>,
+        digest: &Sha256Digest,
+        own_part: OwnPart,
+        head: &[u8],
+    ) -> Result<Choice, DestinationError> {
+        direct::choose(session, &publication(delivery, digest), own_part, head).await
+    }
+
+    /// Removes a temporary name of ours.
+    pub async fn remove(&self, session: &Session, temporary: &RemotePath) -> Result<(), DestinationError> {
+        remove_if_there(session, temporary).await
+    }
+
+    /// Version 3 has one code for most failures. What it means is found out by looking, never by reading its text.
+    async fn explained(&self, session: &Session, error: DestinationError, delivery: &Delivery<'_>) -> DestinationError {
+        match error.status {
+            Some(StatusCode::NoSuchFile) => {
+                // Somebody removed the directory: the next attempt makes it again.
+                self.directories.forget(delivery.staging.parent());
+                error
+            }
+            Some(StatusCode::Failure) => {
+                match session.free_space(if self.base.is_empty() { "." } else { &self.base }).await {
+                    Ok(Some(free)) if free.bytes < delivery.size.max(1) => DestinationError {
+                        consequence: Consequence::Outage,
+                        why: format!(
+                            "no space left: {} bytes are free at {}",
+                            free.bytes,
+                            display::escaped(&self.base)
+                        ),
+                        hint: Some("make room on the server; the upload goes on by itself".into()),
+                        ..error
+                    },
+                    _ => error,
+                }
+            }
+            _ => error,
+        }
+    }
+}
+
+fn publication<'a>(delivery: &Delivery<'a>, digest: &'a Sha256Digest) -> Publication<'a> {
+    Publication {
+        temporary: delivery.staging,
+        wanted: delivery.wanted,
+        size: delivery.size,
+        digest,
+        on_conflict: delivery.rules.on_conflict,
+    }
+}

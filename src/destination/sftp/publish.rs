@@ -1,0 +1,153 @@
+//! The commit: the staged file gets its final name, and nothing that stands there already is lost.
+
+use super::compare::{Found, compare};
+use super::features::RenameBehaviour;
+use super::session::Session;
+use super::stage::remove_if_there;
+use crate::destination::error::StatusCode;
+use crate::destination::{Consequence, DestinationError};
+use crate::domain::{OnConflict, RemotePath, Sha256Digest, display};
+
+/// What is to be published.
+#[derive(Debug, Clone, Copy)]
+pub struct Publication<'a> {
+    pub temporary: &'a RemotePath,
+    pub wanted: &'a RemotePath,
+    pub size: u64,
+    pub digest: &'a Sha256Digest,
+    pub on_conflict: OnConflict,
+}
+
+/// What a commit came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Published {
+    /// The bytes stand under this name, and the temporary name is gone.
+    At(RemotePath),
+    /// The same bytes stood under this name before; ours were removed.
+    AlreadyAt(RemotePath),
+    /// Other bytes stand under the wanted name and the policy is to skip.
+    SkippedFor(RemotePath),
+}
+
+enum Placed {
+    Done,
+    /// Something has the name.
+    Taken,
+}
+
+impl Publication<'_> {
+    /// Gives the staged file its final name. An error of consequence `Session` is ambiguous: the rename may have
+    /// happened, and [`Publication::reconcile`] finds out.
+    pub async fn commit(&self, session: &Session) -> Result<Published, DestinationError> {
+        if let Placed::Done = self.place(session, self.wanted).await? {
+            return Ok(Published::At(self.wanted.clone()));
+        }
+        match (compare(session, self.wanted, self.size, self.digest).await?, self.on_conflict) {
+            (Found::SameBytes, _) => {
+                remove_if_there(session, self.temporary).await?;
+                Ok(Published::AlreadyAt(self.wanted.clone()))
+            }
+            // Whatever had the name went away meanwhile: the next attempt finds it free.
+            (Found::Nothing, _) => Err(self.error("the name was taken and is free again")),
+            (_, OnConflict::Rename) => self.commit_beside(session).await,
+            (_, OnConflict::Skip) => {
+                remove_if_there(session, self.temporary).await?;
+                Ok(Published::SkippedFor(self.wanted.clone()))
+            }
+            (Found::NotAFile, OnConflict::Overwrite) => Err(self
+                .error("a directory or link has that name")
+                .hint("remove it on the server, or use --on-conflict rename")),
+            (Found::OtherBytes, OnConflict::Overwrite) => self.overwrite(session).await,
+            (_, OnConflict::Fail) => Err(self
+                .error("another file has that name")
+                .hint("use --on-conflict rename to keep both, or overwrite to replace it")),
+        }
+    }
+
+    /// After an ambiguous commit, or one by a predecessor that died: the name under which our bytes stand already.
+    pub async fn reconcile(&self, session: &Session) -> Result<Option<RemotePath>, DestinationError> {
+        for name in [self.wanted.clone(), self.wanted.conflicting(self.digest)] {
+            if compare(session, &name, self.size, self.digest).await? == Found::SameBytes {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn commit_beside(&self, session: &Session) -> Result<Published, DestinationError> {
+        let beside = self.wanted.conflicting(self.digest);
+        if let Placed::Done = self.place(session, &beside).await? {
+            return Ok(Published::At(beside));
+        }
+        match compare(session, &beside, self.size, self.digest).await? {
+            Found::SameBytes => {
+                remove_if_there(session, self.temporary).await?;
+                Ok(Published::AlreadyAt(beside))
+            }
+            _ => Err(self.error(format!("other files have both that name and {}", display::escaped(beside.name())))),
+        }
+    }
+
+    /// Renames without overwriting, by whatever this server has for it.
+    async fn place(&self, session: &Session, name: &RemotePath) -> Result<Placed, DestinationError> {
+        let features = session.features();
+        if features.rename == RenameBehaviour::RefusesExisting {
+            return match session.rename(self.temporary, name).await {
+                Ok(()) => Ok(Placed::Done),
+                Err(error) => self.refused(session, name, error).await,
+            };
+        }
+        if features.hardlink {
+            // link(2) never replaces, whatever this server's rename does.
+            match session.hardlink(self.temporary, name).await {
+                Ok(()) => {
+                    remove_if_there(session, self.temporary).await?;
+                    return Ok(Placed::Done);
+                }
+                Err(error) if error.status.is_none() => return Err(error),
+                // Taken, or no links on this filesystem: the look below tells.
+                Err(_) => {}
+            }
+        }
+        // A server of unknown habits may replace silently, so look first. Between the look and the rename another
+        // client could take the name; nothing in SFTP version 3 closes that gap.
+        if session.lstat(name).await?.is_some() {
+            return Ok(Placed::Taken);
+        }
+        match session.rename(self.temporary, name).await {
+            Ok(()) => Ok(Placed::Done),
+            Err(error) => self.refused(session, name, error).await,
+        }
+    }
+
+    /// A refused rename: is the name taken, or is something else the matter? Version 3 has no status for it.
+    async fn refused(
+        &self,
+        session: &Session,
+        name: &RemotePath,
+        error: DestinationError,
+    ) -> Result<Placed, DestinationError> {
+        match error.status {
+            Some(StatusCode::OpUnsupported) => {
+                Err(error
+                    .hint("this server cannot rename; set `publish = \"direct\"` if readers may see partial files"))
+            }
+            Some(_) if session.lstat(name).await?.is_some() => Ok(Placed::Taken),
+            _ => Err(error),
+        }
+    }
+
+    async fn overwrite(&self, session: &Session) -> Result<Published, DestinationError> {
+        if session.features().posix_rename {
+            session.posix_rename(self.temporary, self.wanted).await?;
+        } else {
+            session.remove(self.wanted).await?;
+            session.rename(self.temporary, self.wanted).await?;
+        }
+        Ok(Published::At(self.wanted.clone()))
+    }
+
+    fn error(&self, why: impl Into<String>) -> DestinationError {
+        DestinationError::new(Consequence::File, format!("publishing {}", display::escaped(self.wanted.as_str())), why)
+    }
+}

@@ -1,0 +1,256 @@
+//! Staging: the bytes of one file to their temporary name, many writes in flight, nothing trusted unacknowledged.
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::mpsc;
+
+use super::compare::{digest_of, read_exact};
+use super::features::ReplyOrder;
+use super::pace::Pace;
+use super::session::{OpenHow, RemoteFile, Session};
+use crate::destination::error::StatusCode;
+use crate::destination::{Consequence, DestinationError};
+use crate::domain::{RemotePath, Sha256Digest, Verify, display};
+
+/// Bytes of one file that may be on their way at the same time.
+pub const WINDOW_BYTES: usize = 4 << 20;
+/// WRITEs of one file in flight, whatever their size.
+const WINDOW_WRITES: usize = 64;
+
+/// The bytes to stage.
+pub enum Body {
+    /// A small file, read and hashed already.
+    Whole(Bytes),
+    /// A stream of pieces no longer than the session's `write_len`, in order, from the first byte on. A stream that
+    /// ends early (its sender dropped) is not an error here: the reader's own result says what happened.
+    Pieces(mpsc::Receiver<Bytes>),
+}
+
+/// What is kept of the local file beside its bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// Seconds since the Unix epoch; SFTP version 3 has 32 bits.
+    pub mtime: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// What is asked of the server before the commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// FSYNC where the server has it.
+    Synced,
+    Acknowledged,
+}
+
+/// What stands under the temporary name when staging begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing that we know of.
+    Nothing,
+    /// Bytes of an earlier attempt of ours, not to be trusted: removed.
+    Leftover,
+    /// As `Leftover`, but every piece that is there already is compared instead of sent again.
+    Resumable,
+    /// The name is not ours alone: what stands there is never touched, and opening fails.
+    Foreign,
+}
+
+/// How one file is staged.
+pub struct Stage<'a> {
+    pub session: &'a Session,
+    pub path: &'a RemotePath,
+    pub before: Before,
+    /// `None` where this server refuses attributes.
+    pub kept: Option<Kept>,
+    pub durability: Durability,
+    pub pace: &'a Pace,
+    /// Called with the number of bytes of each acknowledged piece.
+    pub sent: &'a (dyn Fn(u64) + Sync),
+}
+
+/// What the server acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Staged {
+    /// The size by FSTAT before CLOSE; `None` where the server does not tell.
+    pub size: Option<u64>,
+    /// Whether the server refused to keep mtime and mode.
+    pub attributes: AttributesKept,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttributesKept {
+    Yes,
+    Refused,
+}
+
+impl Stage<'_> {
+    /// Sends the body. On an error, a part of it may stand under the temporary name.
+    pub async fn run(self, body: Body) -> Result<Staged, DestinationError> {
+        let (file, existing) = self.open().await?;
+        match body {
+            Body::Whole(bytes) => self.whole(&file, bytes).await,
+            Body::Pieces(pieces) => {
+                self.pieces(&file, pieces, existing).await?;
+                self.finish(&file).await
+            }
+        }
+    }
+
+    /// The open temporary file, and how many bytes of it are worth comparing.
+    async fn open(&self) -> Result<(RemoteFile, u64), DestinationError> {
+        if self.before == Before::Resumable {
+            match self.session.open(self.path, OpenHow::Existing).await {
+                Ok(file) => {
+                    let size = self.session.fstat(&file).await?.size.unwrap_or(0);
+                    return Ok((file, size));
+                }
+                Err(error) if error.is_status(StatusCode::NoSuchFile) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.before == Before::Leftover {
+            remove_if_there(self.session, self.path).await?;
+        }
+        match self.session.open(self.path, OpenHow::CreateNew).await {
+            Ok(file) => Ok((file, 0)),
+            // The name has our key and token in it: what stands there is ours, left by an OPEN whose reply was lost.
+            Err(error)
+                if self.before != Before::Foreign
+                    && error.is_status(StatusCode::Failure)
+                    && self.session.lstat(self.path).await?.is_some() =>
+            {
+                remove_if_there(self.session, self.path).await?;
+                Ok((self.session.open(self.path, OpenHow::CreateNew).await?, 0))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All requests of a small file are sent without waiting in between, where the server answers in order.
+    async fn whole(&self, file: &RemoteFile, bytes: Bytes) -> Result<Staged, DestinationError> {
+        self.pace.take(bytes.len()).await;
+        let step = self.session.features().write_len as usize;
+        let writes = futures::future::try_join_all(
+            bytes.chunks(step).enumerate().map(|(index, piece)| self.session.write(file, (index * step) as u64, piece)),
+        );
+        let staged = match self.session.features().order {
+            ReplyOrder::InOrder => {
+                let (written, staged) = futures::join!(writes, self.finish(file));
+                written?;
+                staged?
+            }
+            ReplyOrder::Unordered => {
+                writes.await?;
+                self.finish(file).await?
+            }
+        };
+        (self.sent)(bytes.len() as u64);
+        Ok(staged)
+    }
+
+    async fn pieces(
+        &self,
+        file: &RemoteFile,
+        mut pieces: mpsc::Receiver<Bytes>,
+        existing: u64,
+    ) -> Result<(), DestinationError> {
+        let window = (WINDOW_BYTES / self.session.features().write_len as usize).clamp(8, WINDOW_WRITES);
+        let mut in_flight = FuturesUnordered::new();
+        let mut offset = 0;
+        let mut ended = false;
+        while !(ended && in_flight.is_empty()) {
+            tokio::select! {
+                piece = pieces.recv(), if !ended && in_flight.len() < window => match piece {
+                    Some(piece) => {
+                        let at = offset;
+                        offset += piece.len() as u64;
+                        in_flight.push(self.piece(file, at, piece, existing));
+                    }
+                    None => ended = true,
+                },
+                Some(done) = in_flight.next(), if !in_flight.is_empty() => (self.sent)(done?),
+            }
+        }
+        Ok(())
+    }
+
+    async fn piece(
+        &self,
+        file: &RemoteFile,
+        offset: u64,
+        piece: Bytes,
+        existing: u64,
+    ) -> Result<u64, DestinationError> {
+        let len = piece.len() as u64;
+        if offset + len <= existing
+            && read_exact(self.session, file, offset, len as u32).await?.as_deref() == Some(&*piece)
+        {
+            return Ok(len);
+        }
+        self.pace.take(piece.len()).await;
+        self.session.write(file, offset, &piece).await?;
+        Ok(len)
+    }
+
+    async fn finish(&self, file: &RemoteFile) -> Result<Staged, DestinationError> {
+        let attributes = async {
+            let Some(kept) = self.kept else { return Ok(AttributesKept::Yes) };
+            match self.session.fsetstat(file, kept.mtime, kept.mode).await {
+                Ok(()) => Ok(AttributesKept::Yes),
+                Err(error) if error.status.is_some() => Ok(AttributesKept::Refused),
+                Err(error) => Err(error),
+            }
+        };
+        let sync = async {
+            match self.durability {
+                Durability::Synced if self.session.features().fsync => self.session.fsync(file).await,
+                _ => Ok(()),
+            }
+        };
+        let (attributes, synced, stat, closed) = match self.session.features().order {
+            ReplyOrder::InOrder => futures::join!(attributes, sync, self.session.fstat(file), self.session.close(file)),
+            ReplyOrder::Unordered => {
+                let (attributes, synced, stat) = futures::join!(attributes, sync, self.session.fstat(file));
+                (attributes, synced, stat, self.session.close(file).await)
+            }
+        };
+        closed?;
+        synced?;
+        Ok(Staged { size: stat?.size, attributes: attributes? })
+    }
+}
+
+/// Checks what was staged, as far as `verify` asks.
+pub async fn verify(
+    session: &Session,
+    path: &RemotePath,
+    staged: &Staged,
+    size: u64,
+    digest: &Sha256Digest,
+    verify: Verify,
+) -> Result<(), DestinationError> {
+    let mismatch = |why: String| {
+        Err(DestinationError::new(Consequence::File, format!("verifying {}", display::escaped(path.as_str())), why))
+    };
+    match verify {
+        Verify::None => Ok(()),
+        Verify::Size | Verify::Readback if staged.size.is_some_and(|there| there != size) => {
+            mismatch(format!("the server holds {} bytes of {size}", staged.size.unwrap_or(0)))
+        }
+        Verify::Size => Ok(()),
+        Verify::Readback => match digest_of(session, path, size).await? {
+            Some(there) if there == *digest => Ok(()),
+            _ => mismatch("what the server gives back is not what was sent".into()),
+        },
+    }
+}
+
+/// Removes a temporary name of ours. That it is gone already is fine.
+pub async fn remove_if_there(session: &Session, path: &RemotePath) -> Result<(), DestinationError> {
+    match session.remove(path).await {
+        Err(error) if error.is_status(StatusCode::NoSuchFile) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,173 @@
+//! From settings to an engine: every component gets what it needs, and nothing is connected yet.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{Engine, Patience, Source};
+use super::lease::LeaseKeeper;
+use super::run::Entry;
+use crate::config::settings::{DestinationSettings, Settings, SourceSettings};
+use crate::destination::DestinationError;
+use crate::destination::sftp::archive::{Archive, Rules};
+use crate::destination::sftp::pace::Pace;
+use crate::destination::sftp::stage::Durability;
+use crate::destination::sftp::{Connector, OutagePolicy, Pool, PoolConfig, Timeouts};
+use crate::domain::{After, AfterFailure, Fsync, display};
+use crate::ledger::Ledger;
+use crate::report::Reporter;
+use crate::selection::{MarkerPattern, Selection};
+
+/// Bytes of files in memory at the same time, in KiB: room for some small files of each session, or a few large ones.
+const MEMORY_KIB: usize = 16 << 10;
+
+/// Why no engine could be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Destination(#[from] DestinationError),
+    /// The settings were checked, so this names what changed since.
+    #[error("{0}")]
+    Source(String),
+}
+
+impl BuildError {
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Destination(error) => error.hint.as_deref(),
+            Self::Source(_) => None,
+        }
+    }
+}
+
+/// A path of a source that cannot be used: it becomes a failed row.
+#[derive(Debug)]
+pub struct BadPath {
+    pub source: usize,
+    pub path: std::path::PathBuf,
+    pub reason: String,
+}
+
+/// Builds the engine, and says which paths of its sources cannot be used.
+pub fn engine(
+    settings: Arc<Settings>,
+    ledger: Arc<dyn Ledger>,
+    reporter: Reporter,
+    patience: Patience,
+    hostname: String,
+) -> Result<(Engine, Vec<BadPath>), BuildError> {
+    let pace = Arc::new(Pace::new(settings.pool.limit_rate));
+    let mut archives = Vec::new();
+    for destination in &settings.destinations {
+        archives.push(archive(destination, &settings, patience, pace.clone())?);
+    }
+    let mut bad = Vec::new();
+    let mut sources = Vec::new();
+    for (index, source) in settings.sources.iter().enumerate() {
+        let rules = &settings.destinations[source.destination];
+        sources.push(self::source(index, source, rules, &mut bad).map_err(BuildError::Source)?);
+    }
+    let destinations = settings.destinations.iter().map(|destination| destination.url.to_string().into()).collect();
+    let engine = Engine {
+        settings,
+        lease: LeaseKeeper::new(ledger.clone()),
+        ledger,
+        reporter,
+        sources,
+        archives,
+        destinations,
+        hostname,
+        patience,
+        stop: CancellationToken::new(),
+        memory: Semaphore::new(MEMORY_KIB),
+        failure: Mutex::default(),
+        short: AtomicBool::new(false),
+    };
+    Ok((engine, bad))
+}
+
+fn archive(
+    destination: &DestinationSettings,
+    settings: &Settings,
+    patience: Patience,
+    pace: Arc<Pace>,
+) -> Result<Archive, DestinationError> {
+    let connector = Connector::new(destination, Timeouts::from(&settings.pool))?;
+    let outage = match patience {
+        Patience::Once => OutagePolicy::GiveUpAfter(settings.retry.max_attempts),
+        Patience::Persistent => OutagePolicy::Forever,
+    };
+    let config = PoolConfig {
+        connections: settings.pool.connections,
+        backoff: settings.retry.backoff,
+        outage,
+        ..PoolConfig::default()
+    };
+    let pool = Pool::new(connector, config);
+    Ok(Archive::new(pool, destination.url.base.clone(), pace))
+}
+
+fn source(
+    index: usize,
+    settings: &SourceSettings,
+    destination: &DestinationSettings,
+    bad: &mut Vec<BadPath>,
+) -> Result<Source, String> {
+    let marker = settings.marker.as_deref().map(str::parse::<MarkerPattern>).transpose()?;
+    let durability = match (destination.fsync, &settings.after) {
+        (Fsync::Always, _) | (Fsync::Auto, After::Delete | After::Move(_)) => Durability::Synced,
+        (Fsync::Never, _) | (Fsync::Auto, After::Keep) => Durability::Acknowledged,
+    };
+    let mut entries = Vec::new();
+    for path in &settings.paths {
+        match Entry::open(index, path) {
+            Ok(entry) => entries.push(entry),
+            Err(reason) => bad.push(BadPath { source: index, path: path.clone(), reason }),
+        }
+    }
+    Ok(Source {
+        name: settings.name.as_str().into(),
+        selection: selection(settings, &entries, marker.as_ref())?.into(),
+        entries,
+        marker,
+        settle: settings.settle,
+        after: settings.after.clone(),
+        after_failure: settings.after_failure.clone(),
+        rules: Rules {
+            publish: destination.publish,
+            verify: destination.verify,
+            on_conflict: destination.on_conflict,
+            durability,
+        },
+        destination: settings.destination,
+    })
+}
+
+/// The rules of selection; a disposal directory below a root is no source of candidates.
+fn selection(
+    settings: &SourceSettings,
+    entries: &[Entry],
+    marker: Option<&MarkerPattern>,
+) -> Result<Selection, String> {
+    let mut selection = Selection::new(&settings.include, &settings.exclude, marker)?;
+    let moved = match &settings.after {
+        After::Move(directory) => Some(directory),
+        After::Keep | After::Delete => None,
+    };
+    let quarantine = match &settings.after_failure {
+        AfterFailure::Move(directory) => Some(directory),
+        AfterFailure::Keep => None,
+    };
+    for directory in moved.into_iter().chain(quarantine) {
+        let absolute =
+            std::path::absolute(directory).map_err(|error| format!("{}: {error}", display::path(directory)))?;
+        for entry in entries {
+            if let Ok(below) = absolute.strip_prefix(&entry.root().path) {
+                selection = selection.barring(below);
+            }
+        }
+    }
+    Ok(selection)
+}

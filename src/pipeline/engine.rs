@@ -1,0 +1,326 @@
+//! What all workers of one run share, and the few steps that join two components.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, error, warn};
+
+use super::lease::LeaseKeeper;
+use super::read::Version;
+use super::run::Entry;
+use super::transfer::{End, Transfer};
+use crate::config::settings::Settings;
+use crate::destination::DestinationError;
+use crate::destination::sftp::archive::{Archive, Rules};
+use crate::dispose::{self, DisposeError, Disposed};
+use crate::domain::{After, AfterFailure, FileKey, KeyId, RemotePath, Row, Status, display};
+use crate::ledger::{Claim, Ledger, LedgerError, Record};
+use crate::report::Reporter;
+use crate::selection::{MarkerPattern, Selection};
+use crate::source::{BelowRoot, Candidate};
+
+/// Files in flight where the user says nothing: 64 on each of 4 sessions, and some that wait for the ledger.
+const JOBS: usize = 320;
+
+/// How long the engine holds on to a file that a person would have to help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// A single run: what only a person can change fails at once.
+    Once,
+    /// A watch of months: it is tried again, for people do change things.
+    Persistent,
+}
+
+/// One source, ready for use.
+#[derive(Debug)]
+pub struct Source {
+    pub name: Arc<str>,
+    pub entries: Vec<Entry>,
+    pub selection: Arc<Selection>,
+    pub marker: Option<MarkerPattern>,
+    pub settle: Duration,
+    pub after: After,
+    pub after_failure: AfterFailure,
+    pub rules: Rules,
+    /// Index of its destination.
+    pub destination: usize,
+}
+
+/// A claimed file on its way.
+#[derive(Debug)]
+pub struct Job {
+    pub version: Version,
+    /// Absolute path of its marker, disposed of with it.
+    pub marker: Option<BelowRoot>,
+    pub claim: Claim,
+    pub began: Instant,
+}
+
+/// Everything a worker needs.
+#[derive(Debug)]
+pub struct Engine {
+    pub settings: Arc<Settings>,
+    pub ledger: Arc<dyn Ledger>,
+    pub lease: LeaseKeeper,
+    pub reporter: Reporter,
+    pub sources: Vec<Source>,
+    pub archives: Vec<Archive>,
+    /// Canonical URLs of the archives, as the ledger's keys hold them.
+    pub destinations: Vec<Arc<str>>,
+    pub hostname: String,
+    pub patience: Patience,
+    /// Everything ends now; what is in flight is left for the next run.
+    pub stop: CancellationToken,
+    /// Bytes of files that may be in memory at the same time, in KiB (G9).
+    pub memory: Semaphore,
+    pub(super) failure: Mutex<Option<Failure>>,
+    /// Told to stop before all there was had been taken in.
+    pub(super) short: AtomicBool,
+}
+
+/// Why a run could not go on.
+#[derive(Debug, Clone)]
+pub enum Failure {
+    Destination(DestinationError),
+    Ledger(LedgerError),
+}
+
+impl Engine {
+    pub fn source(&self, job: &Job) -> &Source {
+        &self.sources[job.version.candidate.root.source]
+    }
+
+    pub fn archive(&self, job: &Job) -> &Archive {
+        &self.archives[self.source(job).destination]
+    }
+
+    /// Files in flight at most. A worker that waits for a session holds no bytes, so there may be more workers than
+    /// sessions have room for.
+    fn jobs_in_flight(&self) -> usize {
+        self.settings.pool.jobs.map_or(JOBS, usize::from)
+    }
+
+    /// The time of day, read in this one place.
+    pub fn now(&self) -> DateTime<Utc> {
+        SystemTime::now().into()
+    }
+
+    /// Where a version of a file belongs, named for `now` or for its modification time, and its key.
+    pub fn place(&self, version: &Version) -> Result<(FileKey, RemotePath), String> {
+        let candidate = &version.candidate;
+        let source = &self.sources[candidate.root.source];
+        let settings = &self.settings.destinations[source.destination];
+        let instant = match settings.date_from {
+            crate::domain::DateFrom::Claim => self.now(),
+            crate::domain::DateFrom::Modified => DateTime::from_timestamp_nanos(version.fingerprint.mtime_ns),
+        };
+        let directory = settings.layout.render(instant, settings.timezone, &source.name, &self.hostname);
+        let remote = RemotePath::below(&settings.url.base, &directory, candidate.path.as_path())?;
+        let path: PathBuf = if source.name.is_empty() { candidate.absolute() } else { candidate.path.as_path().into() };
+        let key = FileKey {
+            destination: self.destinations[source.destination].clone(),
+            source: source.name.clone(),
+            path: std::os::unix::ffi::OsStringExt::into_vec(path.into_os_string()),
+            fingerprint: version.fingerprint,
+        };
+        Ok((key, remote))
+    }
+
+    /// Notes that a destination was given up.
+    pub fn lost(&self, job: &Job, error: &DestinationError) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_none() {
+            error!(destination = %self.destinations[self.source(job).destination], %error, "giving the destination up");
+            *failure = Some(Failure::Destination(error.clone()));
+        }
+    }
+
+    /// Notes that the ledger failed for good, and stops everything: without it nothing is safe.
+    pub fn ledger_failed(&self, error: LedgerError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Failure::Ledger(error));
+        self.stop.cancel();
+    }
+
+    /// Notes that a run was told to stop before it had taken in all there was.
+    pub fn cut_short(&self) {
+        self.short.store(true, Ordering::Relaxed);
+    }
+
+    pub fn was_cut_short(&self) -> bool {
+        self.short.load(Ordering::Relaxed)
+    }
+
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Repeats a ledger call while the ledger is unavailable: work is held, not guessed.
+    pub async fn hold<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, LedgerError>
+    where
+        F: Future<Output = Result<T, LedgerError>>,
+    {
+        let mut failures = 0;
+        loop {
+            match call().await {
+                Err(error @ LedgerError::Unavailable { .. }) => {
+                    failures += 1;
+                    let delay = self.settings.retry.backoff.delay(failures, rand::random());
+                    warn!(%error, "holding work until the ledger is back");
+                    if self.stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Makes the commit durable in the ledger, together with the intention to dispose of the local file.
+    pub async fn record(&self, job: &Job, record: Record) -> Result<(), LedgerError> {
+        let recorded = self.hold(|| self.ledger.record(&job.claim, record.clone()));
+        if self.source(job).after == After::Keep {
+            return recorded.await;
+        }
+        // One after the other into the same durable batch.
+        let (recorded, disposing) = futures::join!(recorded, self.hold(|| self.ledger.disposing(&job.claim.key)));
+        recorded.and(disposing)
+    }
+
+    /// Disposes of the local file of a recorded entry. A disposal that fails is a remark: the file is archived.
+    pub async fn dispose(&self, job: &Job) -> Result<Option<String>, LedgerError> {
+        let after = self.source(job).after.clone();
+        if after == After::Keep {
+            return Ok(None);
+        }
+        let remark = self.dispose_version(&job.version, job.marker.as_ref(), job.claim.key.id(), after).await;
+        self.hold(|| self.ledger.disposed(&job.claim.key)).await?;
+        Ok(remark)
+    }
+
+    /// Disposes of a version that is on record. `None` where all went well.
+    pub async fn dispose_version(
+        &self,
+        version: &Version,
+        marker: Option<&BelowRoot>,
+        key: KeyId,
+        after: After,
+    ) -> Option<String> {
+        let source = &self.sources[version.candidate.root.source];
+        let (version, marker) = (version.clone(), marker.cloned().zip(source.marker.clone()));
+        let selection = source.selection.clone();
+        let disposal = tokio::task::spawn_blocking(move || {
+            let Candidate { root, path } = &version.candidate;
+            let disposed = dispose::dispose(&root.dir, path, version.fingerprint, key, &after)?;
+            if let Some((marker, pattern)) = marker {
+                let speaks_for = |other: &Path| match pattern {
+                    MarkerPattern::Name { .. } => false,
+                    MarkerPattern::Stem { .. } | MarkerPattern::Fixed(_) => {
+                        selection.is_marked_by(other, marker.as_path())
+                    }
+                };
+                dispose::dispose_marker(&root.dir, &marker, &speaks_for, key, &after)?;
+            }
+            Ok::<_, DisposeError>(disposed)
+        });
+        match disposal.await {
+            Ok(Ok(disposed)) => remark(&disposed),
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(panic) => Some(format!("the local file was kept: {panic}")),
+        }
+    }
+
+    /// Moves a file whose retries are used up out of the way, where its source asks for that.
+    pub async fn quarantine(&self, job: &Job) -> Option<String> {
+        let AfterFailure::Move(directory) = &self.source(job).after_failure else { return None };
+        let remark = self.dispose_version(&job.version, None, job.claim.key.id(), After::Move(directory.clone())).await;
+        Some(remark.unwrap_or_else(|| format!("moved to {}", display::path(directory))))
+    }
+
+    /// Writes a candidate's row, and counts it.
+    pub async fn put_row(&self, version: Option<&FileKey>, row: Row) -> Result<(), LedgerError> {
+        let (status, bytes) = (row.status, row.bytes);
+        self.hold(|| self.ledger.put_row(version, row.clone())).await?;
+        self.reporter.finished(status, bytes);
+        Ok(())
+    }
+
+    async fn finish(&self, job: &Job, end: End) -> Result<(), LedgerError> {
+        let row = Row {
+            source: self.source(job).name.to_string(),
+            path: job.version.candidate.absolute(),
+            remote: Some(end.remote.as_str().to_owned()),
+            bytes: job.version.fingerprint.size,
+            sha256: end.sha256,
+            status: end.status,
+            reason: end.reason,
+            attempts: end.attempts,
+            elapsed: job.began.elapsed(),
+        };
+        if row.status == Status::Failed {
+            error!(path = %display::path(&row.path), reason = row.reason.as_deref().unwrap_or_default(), "failed");
+        }
+        self.put_row(Some(&job.claim.key), row).await
+    }
+}
+
+/// What people should know of a disposal.
+fn remark(disposed: &Disposed) -> Option<String> {
+    let kept = |why: &str, at: &Option<PathBuf>| match at {
+        None => Some(format!("{why}, so the local file stays")),
+        Some(path) => Some(format!("{why}, so the local file stays, as {}", display::path(path))),
+    };
+    match disposed {
+        Disposed::Kept | Disposed::Deleted | Disposed::Moved(_) | Disposed::Gone => None,
+        Disposed::Changed(at) => kept("it changed after it was archived", at),
+        Disposed::Reopened(at) => kept("it was opened for writing again after it was archived", at),
+    }
+}
+
+/// Takes jobs until the channel closes; as many are in flight as the settings or the sessions allow.
+pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
+    let permits = Arc::new(Semaphore::new(engine.jobs_in_flight()));
+    let mut tasks = JoinSet::new();
+    loop {
+        // Tasks that ended are taken out as we go, so that the set does not grow.
+        while let Some(ended) = tasks.try_join_next() {
+            report_panic(&engine, ended);
+        }
+        let Ok(permit) = permits.clone().acquire_owned().await else { break };
+        let Some(job) = jobs.recv().await else { break };
+        let engine = engine.clone();
+        let span = tracing::debug_span!("transfer", path = %display::path(job.version.candidate.path.as_path()));
+        tasks.spawn(
+            async move {
+                let end = Transfer::new(&engine, &job).run().await;
+                let done = match end {
+                    Ok(end) => engine.finish(&job, end).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = done {
+                    engine.ledger_failed(error);
+                }
+                drop(permit);
+            }
+            .instrument(span),
+        );
+    }
+    while let Some(ended) = tasks.join_next().await {
+        report_panic(&engine, ended);
+    }
+}
+
+fn report_panic(engine: &Engine, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        engine.ledger_failed(LedgerError::Unusable {
+            location: "of this run".into(),
+            reason: format!("a worker failed: {error}"),
+        });
+    }
+}

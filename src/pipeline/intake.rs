@@ -1,0 +1,206 @@
+//! From a named candidate to a claimed job: look at it, ask the rules whether it is finished, claim it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::engine::{Engine, Job};
+use super::read::Version;
+use crate::domain::{Deferral, FileKey, Row, Status, WriterState, display};
+use crate::ledger::{ClaimReply, ClaimRequest, LedgerError, Record};
+use crate::localfs::{OpenError, Thoroughness, writer_of};
+use crate::readiness::{MarkerState, Observation};
+use crate::source::{BelowRoot, Candidate};
+
+/// Candidates looked at, and claimed, together.
+pub const BATCH: usize = 256;
+
+/// What a look at a candidate showed.
+#[derive(Debug)]
+pub struct Seen {
+    pub version: Version,
+    pub marker: Option<BelowRoot>,
+    pub observation: Observation,
+}
+
+/// A candidate that cannot be looked at.
+#[derive(Debug)]
+pub enum Unseen {
+    /// It went away; a scan that finds it again starts anew.
+    Vanished,
+    /// It is no regular file any more; never a candidate.
+    NotRegular,
+    Problem(String),
+}
+
+/// A finished file, not claimed yet.
+#[derive(Debug)]
+pub struct Ready {
+    pub version: Version,
+    pub marker: Option<BelowRoot>,
+}
+
+/// Whether a file that is on record already gets a row. An event that changed nothing about it is no news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    ByRow,
+    Quietly,
+}
+
+#[derive(Debug)]
+pub struct Intake {
+    engine: Arc<Engine>,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Intake {
+    pub fn new(engine: Arc<Engine>, jobs: mpsc::Sender<Job>) -> Self {
+        Self { engine, jobs }
+    }
+
+    /// Looks at candidates on a blocking thread, in order.
+    pub async fn look(&self, candidates: Vec<Candidate>) -> Vec<(Candidate, Result<Seen, Unseen>)> {
+        let engine = self.engine.clone();
+        let looking = tokio::task::spawn_blocking(move || {
+            let look = |candidate: Candidate| {
+                let seen = look(&engine, &candidate);
+                (candidate, seen)
+            };
+            candidates.into_iter().map(look).collect()
+        });
+        looking.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// Claims finished files and hands them over; waits where all workers are busy. Gives back those that another
+    /// archiver has; the rows of those that need no upload are written.
+    pub async fn admit(&self, ready: Vec<Ready>, told: Told) -> Result<Vec<Ready>, LedgerError> {
+        let mut requests = Vec::with_capacity(ready.len());
+        let mut placed = Vec::with_capacity(ready.len());
+        let mut held = Vec::new();
+        for file in ready {
+            match self.engine.place(&file.version) {
+                Ok((key, remote)) => {
+                    requests.push(ClaimRequest {
+                        key,
+                        local_path: file.version.candidate.absolute(),
+                        remote,
+                        repeat: self.engine.settings.repeat,
+                    });
+                    placed.push(file);
+                }
+                Err(reason) => {
+                    self.end(&file.version.candidate, None, file.version.fingerprint.size, Status::Failed, reason)
+                        .await?;
+                }
+            }
+        }
+        let began = Instant::now();
+        let replies = self.engine.hold(|| self.engine.ledger.claim(requests.clone())).await?;
+        for ((file, request), reply) in placed.into_iter().zip(requests).zip(replies) {
+            match reply {
+                ClaimReply::Claimed(claim) => {
+                    let job = Job { version: file.version, marker: file.marker, claim, began };
+                    if self.jobs.send(job).await.is_err() {
+                        return Ok(held);
+                    }
+                }
+                ClaimReply::Recorded(record) => self.recorded(file, &request.key, record, told).await?,
+                // In flight already, from an earlier look.
+                ClaimReply::Held { owner } if owner == self.engine.ledger.owner() => {}
+                ClaimReply::Held { .. } => held.push(file),
+            }
+        }
+        Ok(held)
+    }
+
+    /// A file that is on record needs no upload, but perhaps a disposal that a crash, or `keep`, left undone.
+    async fn recorded(&self, file: Ready, key: &FileKey, record: Record, told: Told) -> Result<(), LedgerError> {
+        let after = self.engine.sources[file.version.candidate.root.source].after.clone();
+        let mut reason = format!("archived before as {}", display::escaped(record.remote.as_str()));
+        if after != crate::domain::After::Keep {
+            self.engine.hold(|| self.engine.ledger.disposing(key)).await?;
+            match self.engine.dispose_version(&file.version, file.marker.as_ref(), key.id(), after).await {
+                Some(remark) => reason = format!("{reason}; {remark}"),
+                None => self.engine.hold(|| self.engine.ledger.disposed(key)).await?,
+            }
+        }
+        if told == Told::Quietly {
+            return Ok(());
+        }
+        let row = Row {
+            remote: Some(record.remote.as_str().to_owned()),
+            sha256: Some(record.sha256),
+            ..self.row(&file.version.candidate, file.version.fingerprint.size, Status::Skipped, reason)
+        };
+        self.engine.put_row(Some(key), row).await
+    }
+
+    /// Writes the row of a candidate that comes to its end without an upload.
+    pub async fn end(
+        &self,
+        candidate: &Candidate,
+        key: Option<&FileKey>,
+        bytes: u64,
+        status: Status,
+        reason: String,
+    ) -> Result<(), LedgerError> {
+        if status == Status::Failed {
+            tracing::error!(path = %display::path(&candidate.absolute()), reason, "failed");
+        }
+        self.engine.put_row(key, self.row(candidate, bytes, status, reason)).await
+    }
+
+    pub async fn defer(&self, candidate: &Candidate, bytes: u64, deferral: &Deferral) -> Result<(), LedgerError> {
+        self.end(candidate, None, bytes, Status::Deferred, deferral.to_string()).await
+    }
+
+    fn row(&self, candidate: &Candidate, bytes: u64, status: Status, reason: String) -> Row {
+        Row {
+            source: self.engine.sources[candidate.root.source].name.to_string(),
+            path: candidate.absolute(),
+            remote: None,
+            bytes,
+            sha256: None,
+            status,
+            reason: Some(reason),
+            attempts: 0,
+            elapsed: std::time::Duration::ZERO,
+        }
+    }
+}
+
+/// One look: fingerprint, marker, writer. Blocking.
+fn look(engine: &Engine, candidate: &Candidate) -> Result<Seen, Unseen> {
+    let source = &engine.sources[candidate.root.source];
+    let dir = &candidate.root.dir;
+    let opened = dir.open_file(&candidate.path).map_err(|error| match error {
+        OpenError::Vanished { .. } => Unseen::Vanished,
+        OpenError::NotRegular { .. } | OpenError::Symlink { .. } => Unseen::NotRegular,
+        other => Unseen::Problem(other.to_string()),
+    })?;
+    let marker = source.marker.as_ref().and_then(|pattern| BelowRoot::new(pattern.marker_of(candidate.path.as_path())));
+    let marker_state = match &marker {
+        None => MarkerState::NotAsked,
+        Some(marker) if dir.exists(marker.as_path()) => MarkerState::Stands,
+        Some(marker) => {
+            MarkerState::Missing(marker.as_path().file_name().unwrap_or_default().to_string_lossy().into_owned())
+        }
+    };
+    // Asking who writes is the dearest question, so it comes last.
+    let writer = match marker_state {
+        MarkerState::Missing(_) => WriterState::Unknown,
+        _ => writer_of(
+            &opened.file,
+            thoroughness(opened.fingerprint.mtime_ns, engine.now().timestamp_nanos_opt().unwrap_or(i64::MAX)),
+        ),
+    };
+    let observation = Observation { fingerprint: opened.fingerprint, marker: marker_state, writer };
+    Ok(Seen { version: Version { candidate: candidate.clone(), fingerprint: opened.fingerprint }, marker, observation })
+}
+
+/// Where the kernel grants no leases, only files that changed within the last hour are worth a look through `/proc`.
+fn thoroughness(mtime_ns: i64, now_ns: i64) -> Thoroughness {
+    const RECENT_NS: i64 = 3_600_000_000_000;
+    if now_ns.saturating_sub(mtime_ns) < RECENT_NS { Thoroughness::LeaseThenProc } else { Thoroughness::Lease }
+}

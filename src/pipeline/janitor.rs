@@ -1,0 +1,141 @@
+//! What earlier runs left behind: temporary names on the server whose owners died, and disposals that a crash cut short.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::{info, warn};
+
+use super::engine::{Engine, Source};
+use super::run::Entry;
+use crate::domain::{After, Fingerprint, Repeat, display};
+use crate::ledger::{ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, Release, Staged, Undisposed};
+use crate::localfs::{OpenError, RootDir};
+use crate::source::{BelowRoot, Candidate, Root};
+
+/// Entries asked for at a time.
+const PAGE: usize = 256;
+
+/// Finishes disposals that were begun and not confirmed. To be run before anything is taken in, so that a file that
+/// was set aside to be removed is not taken for something new.
+pub async fn finish_disposals(engine: &Arc<Engine>) -> Result<(), LedgerError> {
+    for (index, destination) in engine.destinations.iter().enumerate() {
+        let mut cursor = Cursor::default();
+        loop {
+            let (page, next) = engine.hold(|| engine.ledger.undisposed(destination, cursor, PAGE)).await?;
+            if page.is_empty() {
+                break;
+            }
+            for undisposed in page {
+                finish_disposal(engine, index, undisposed).await?;
+            }
+            cursor = next;
+        }
+    }
+    Ok(())
+}
+
+async fn finish_disposal(engine: &Arc<Engine>, destination: usize, undisposed: Undisposed) -> Result<(), LedgerError> {
+    let Undisposed { key, local_path } = undisposed;
+    // The source may be gone from the settings, or no longer ask for a disposal: then what was set aside is put back.
+    let source = engine.sources.iter().find(|source| source.destination == destination && *source.name == *key.source);
+    let Some(source) = source else { return Ok(()) };
+    if source.after == After::Keep {
+        return Ok(());
+    }
+    let Some(candidate) = candidate_of(source, &local_path) else { return Ok(()) };
+    let (after, fingerprint, id) = (source.after.clone(), key.fingerprint, key.id());
+    let recovered = tokio::task::spawn_blocking(move || {
+        crate::dispose::dispose(&candidate.root.dir, &candidate.path, fingerprint, id, &after)
+    });
+    match recovered.await {
+        Ok(Ok(_)) => engine.hold(|| engine.ledger.disposed(&key)).await,
+        Ok(Err(error)) => {
+            warn!(path = %display::path(&local_path), %error, "a disposal that was cut short could not be finished");
+            Ok(())
+        }
+        Err(panic) => {
+            warn!(path = %display::path(&local_path), %panic, "a disposal that was cut short could not be finished");
+            Ok(())
+        }
+    }
+}
+
+/// The file as a candidate of its source; `None` where no root of the source holds it.
+fn candidate_of(source: &Source, path: &Path) -> Option<Candidate> {
+    let holding = |root: &Arc<Root>| {
+        Some(Candidate { root: root.clone(), path: BelowRoot::new(path.strip_prefix(&root.path).ok()?)? })
+    };
+    source.entries.iter().map(Entry::root).find_map(holding)
+}
+
+/// Removes temporary names whose local file went away or became another version. Those of files that still stand are
+/// taken up by whoever claims the file again.
+pub async fn remove_orphans(engine: &Arc<Engine>) -> Result<(), LedgerError> {
+    for (index, destination) in engine.destinations.iter().enumerate() {
+        let mut cursor = Cursor::default();
+        loop {
+            let (page, next) = engine.hold(|| engine.ledger.orphans(destination, cursor, PAGE)).await?;
+            if page.is_empty() {
+                break;
+            }
+            for orphan in page {
+                remove_orphan(engine, index, orphan).await?;
+            }
+            cursor = next;
+        }
+    }
+    Ok(())
+}
+
+async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan) -> Result<(), LedgerError> {
+    let (path, fingerprint) = (orphan.local_path.clone(), orphan.key.fingerprint);
+    match tokio::task::spawn_blocking(move || stands(&path, fingerprint)).await {
+        Ok(false) => {}
+        Ok(true) | Err(_) => return Ok(()),
+    }
+    let request = ClaimRequest {
+        key: orphan.key.clone(),
+        local_path: orphan.local_path.clone(),
+        remote: orphan.remote,
+        repeat: Repeat::Force,
+    };
+    let reply = engine.hold(|| engine.ledger.claim(vec![request.clone()])).await?.pop();
+    let Some(ClaimReply::Claimed(claim)) = reply else { return Ok(()) };
+    let staged = match remove_all(engine, destination, &claim).await {
+        Ok(()) => {
+            info!(path = %display::path(&orphan.local_path), "removed what an earlier run left on the server for a file that is gone");
+            Staged::Nothing
+        }
+        Err(error) => {
+            warn!(%error, "what an earlier run left on the server stays for now");
+            Staged::Maybe
+        }
+    };
+    match engine.hold(|| engine.ledger.release(&claim, Release::Forget { staged })).await {
+        Err(LedgerError::LeaseLost) => Ok(()),
+        other => other,
+    }
+}
+
+async fn remove_all(
+    engine: &Engine,
+    destination: usize,
+    claim: &crate::ledger::Claim,
+) -> Result<(), crate::destination::DestinationError> {
+    let archive = &engine.archives[destination];
+    let session = archive.session().await?;
+    for token in &claim.predecessors {
+        archive.remove(&session, &claim.remote.staging(claim.key.id(), *token)).await?;
+    }
+    Ok(())
+}
+
+/// Whether the path still stands for this version. What cannot be told counts as standing.
+fn stands(path: &Path, fingerprint: Fingerprint) -> bool {
+    let (Some(parent), Some(below)) = (path.parent(), path.file_name().and_then(BelowRoot::new)) else { return true };
+    match RootDir::open(parent).and_then(|dir| dir.fingerprint_at(&below)) {
+        Ok(now) => now == Some(fingerprint),
+        Err(OpenError::Vanished { .. }) => false,
+        Err(_) => true,
+    }
+}

@@ -1,0 +1,190 @@
+//! One run: everything that stands now, once.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::build::BadPath;
+use super::engine::Engine;
+use super::intake::{BATCH, Intake, Ready, Told, Unseen};
+use super::run::Named;
+use crate::domain::{Deferral, Row, Status};
+use crate::ledger::LedgerError;
+use crate::readiness::{Decision, Rules, Waiting};
+use crate::report::Phase;
+use crate::source::Candidate;
+
+/// Candidates that wait for their settle time at most; beyond it the scan waits with them.
+const WAITING: usize = 10_000;
+/// How long files that another archiver holds are asked for again before they are deferred.
+const HELD_FOR: Duration = Duration::from_secs(20);
+/// How often they are asked for.
+const HELD_EVERY: Duration = Duration::from_millis(250);
+/// Files held elsewhere that are remembered; beyond it they are deferred at once.
+const HELD: usize = 10_000;
+
+/// Takes in what the scanners find until they end, then what was waiting.
+pub async fn take_in(
+    engine: &Arc<Engine>,
+    intake: &Intake,
+    bad: Vec<BadPath>,
+    mut names: mpsc::Receiver<Named>,
+    draining: &CancellationToken,
+) -> Result<(), LedgerError> {
+    let mut run = Run { engine, intake, waiting: Waiting::new(WAITING), held: Vec::new() };
+    for BadPath { source, path, reason } in bad {
+        problem_row(engine, source, path, reason).await?;
+    }
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut ended = false;
+    engine.reporter.phase(Phase::Scanning);
+    while !(ended && run.waiting.is_empty()) {
+        let due = run.waiting.next_due().map(tokio::time::Instant::from_std);
+        tokio::select! {
+            biased;
+            () = draining.cancelled() => {
+                engine.cut_short();
+                break;
+            }
+            () = sleep_until(due), if due.is_some() => {
+                let now = Instant::now();
+                let due = run.waiting.due(now, BATCH).iter().map(|candidate| (**candidate).clone()).collect();
+                run.examine(due).await?;
+            }
+            received = names.recv_many(&mut batch, BATCH), if !ended && !run.waiting.is_full() => {
+                ended = received == 0;
+                if ended {
+                    engine.reporter.phase(Phase::Uploading);
+                }
+                let candidates = run.sort(batch.drain(..)).await?;
+                run.examine(candidates).await?;
+            }
+            // Nothing waits for a time and the scan has ended: what is left waits for an event that no run sees.
+            else => break,
+        }
+        engine.reporter.waiting(run.waiting.len() as u64);
+    }
+    drop(names);
+    run.leave(draining).await
+}
+
+/// Until `due`, or for ever.
+pub async fn sleep_until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Run<'a> {
+    engine: &'a Arc<Engine>,
+    intake: &'a Intake,
+    waiting: Waiting<Candidate>,
+    held: Vec<Ready>,
+}
+
+impl Run<'_> {
+    /// Candidates go on; problems become rows.
+    async fn sort(&self, names: impl Iterator<Item = Named>) -> Result<Vec<Candidate>, LedgerError> {
+        let mut candidates = Vec::new();
+        for name in names {
+            match name {
+                Named::Candidate(candidate) => candidates.push(candidate),
+                Named::Problem { source, path, reason } => problem_row(self.engine, source, path, reason).await?,
+            }
+        }
+        self.engine.reporter.discovered(candidates.len() as u64);
+        Ok(candidates)
+    }
+
+    async fn examine(&mut self, candidates: Vec<Candidate>) -> Result<(), LedgerError> {
+        let mut ready = Vec::new();
+        for (candidate, seen) in self.intake.look(candidates).await {
+            match seen {
+                Ok(seen) => {
+                    let rules = Rules { settle: self.engine.sources[candidate.root.source].settle };
+                    // Its settle time was over, and it had changed meanwhile: a single run waits no second time.
+                    let second = self.waiting.contains(&candidate);
+                    match self.waiting.observe(candidate.clone(), &seen.observation, rules, Instant::now()) {
+                        Decision::Ready => ready.push(Ready { version: seen.version, marker: seen.marker }),
+                        Decision::Wait { deferral: Deferral::Unsettled, .. } if !second => {}
+                        Decision::Wait { deferral, .. } => {
+                            self.waiting.forget(&candidate);
+                            self.intake.defer(&candidate, seen.observation.fingerprint.size, &deferral).await?;
+                        }
+                    }
+                }
+                Err(unseen) => {
+                    self.waiting.forget(&candidate);
+                    let (status, reason) = match unseen {
+                        Unseen::Vanished => (Status::Skipped, "it went away before it was archived".to_owned()),
+                        Unseen::NotRegular => (Status::Skipped, "it is no regular file any more".to_owned()),
+                        Unseen::Problem(reason) => (Status::Failed, reason),
+                    };
+                    self.intake.end(&candidate, None, 0, status, reason).await?;
+                }
+            }
+        }
+        self.admit(ready).await
+    }
+
+    async fn admit(&mut self, ready: Vec<Ready>) -> Result<(), LedgerError> {
+        for held in self.intake.admit(ready, Told::ByRow).await? {
+            if self.held.len() < HELD {
+                self.held.push(held);
+            } else {
+                self.defer(&held).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn defer(&self, held: &Ready) -> Result<(), LedgerError> {
+        self.intake.defer(&held.version.candidate, held.version.fingerprint.size, &Deferral::HeldElsewhere).await
+    }
+
+    /// Waits a while for files that another archiver was busy with, then defers what is left.
+    async fn leave(mut self, draining: &CancellationToken) -> Result<(), LedgerError> {
+        let give_up = Instant::now() + HELD_FOR;
+        while !self.held.is_empty() && Instant::now() < give_up {
+            if draining.run_until_cancelled(tokio::time::sleep(HELD_EVERY)).await.is_none() {
+                break;
+            }
+            let held = std::mem::take(&mut self.held);
+            self.admit(held).await?;
+        }
+        for held in &self.held {
+            self.defer(held).await?;
+        }
+        let left: Vec<_> = self.waiting.iter().map(|(candidate, size, _)| (candidate.clone(), size)).collect();
+        for (candidate, size) in left {
+            self.intake.defer(&candidate, size, &Deferral::Interrupted).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The row of something that could not even become a candidate, such as an unreadable directory.
+pub async fn problem_row(
+    engine: &Engine,
+    source: usize,
+    path: std::path::PathBuf,
+    reason: String,
+) -> Result<(), LedgerError> {
+    tracing::error!(path = %crate::domain::display::path(&path), reason, "failed");
+    engine.reporter.discovered(1);
+    let row = Row {
+        source: engine.sources[source].name.to_string(),
+        path,
+        remote: None,
+        bytes: 0,
+        sha256: None,
+        status: Status::Failed,
+        reason: Some(reason),
+        attempts: 0,
+        elapsed: Duration::ZERO,
+    };
+    engine.put_row(None, row).await
+}

@@ -1,0 +1,414 @@
+//! The way of one file from its claim to its disposal. This module reads top to bottom as the safety argument:
+//!
+//! 1. The claim pinned the final path, date included, durably, before anything reaches the server (G4).
+//! 2. What a predecessor left is taken over or removed first, and what it may have committed is looked for, so that
+//!    a crash between any two steps ends in one final name (G3).
+//! 3. The bytes go to a temporary name that nobody else derives (G1), read from the claimed version only (G6).
+//! 4. Size or content is verified, the local version is looked at once more, the lease is confirmed: only then
+//!    the rename, which replaces nothing (G5, G6).
+//! 5. A lost reply to the rename is ambiguous: the next attempt looks at both names before it sends a byte.
+//! 6. The record is durable before the local file is touched (G2), and disposal removes that version only.
+
+use tracing::{debug, warn};
+
+use super::engine::{Engine, Job, Patience};
+use super::read::{ReadError, SMALL_BYTES, Version};
+use crate::destination::error::StatusCode;
+use crate::destination::sftp::archive::{Delivery, RESUME_FROM_BYTES};
+use crate::destination::sftp::direct::{Choice, OwnPart};
+use crate::destination::sftp::publish::Published;
+use crate::destination::sftp::session::Session;
+use crate::destination::sftp::stage::{Before, Body, Kept, WINDOW_BYTES};
+use crate::destination::{Consequence, DestinationError};
+use crate::domain::{Deferral, Publish, RemotePath, Sha256Digest, Status, display};
+use crate::ledger::{LedgerError, Record, Release, Staged};
+
+/// What a transfer came to.
+#[derive(Debug)]
+pub struct End {
+    pub status: Status,
+    pub reason: Option<String>,
+    pub remote: RemotePath,
+    pub sha256: Option<Sha256Digest>,
+    pub attempts: u32,
+}
+
+/// Why an attempt ended without a commit.
+#[derive(Debug)]
+enum Halt {
+    Local(ReadError),
+    Remote(DestinationError),
+    Ledger(LedgerError),
+}
+
+impl From<ReadError> for Halt {
+    fn from(error: ReadError) -> Self {
+        Self::Local(error)
+    }
+}
+
+impl From<DestinationError> for Halt {
+    fn from(error: DestinationError) -> Self {
+        Self::Remote(error)
+    }
+}
+
+impl From<LedgerError> for Halt {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+/// One file's transfer.
+pub struct Transfer<'a> {
+    engine: &'a Engine,
+    job: &'a Job,
+    version: Version,
+    staging: RemotePath,
+    attempts: u32,
+    /// Whether our temporary name may stand on the server.
+    staged: Staged,
+    /// Whether predecessors' names were dealt with.
+    inherited: Inherited,
+    /// A rename may have happened whose reply was lost; the digest of what was staged.
+    ambiguous: Option<Sha256Digest>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inherited {
+    /// Not looked at yet.
+    Unknown,
+    Settled,
+}
+
+impl<'a> Transfer<'a> {
+    pub fn new(engine: &'a Engine, job: &'a Job) -> Self {
+        Self {
+            engine,
+            job,
+            version: job.version.clone(),
+            staging: job.claim.remote.staging(job.claim.key.id(), job.claim.token),
+            attempts: 0,
+            staged: Staged::Nothing,
+            inherited: if job.claim.predecessors.is_empty() { Inherited::Settled } else { Inherited::Unknown },
+            ambiguous: None,
+        }
+    }
+
+    /// Runs to an end, or until the engine is told to stop at once.
+    pub async fn run(mut self) -> Result<End, LedgerError> {
+        let stopped = self.engine.stop.clone();
+        let end = tokio::select! {
+            biased;
+            () = stopped.cancelled() => None,
+            end = self.attempts() => Some(end?),
+        };
+        match end {
+            Some(end) => Ok(end),
+            None => self.release(Status::Deferred, Deferral::Interrupted.to_string(), Ending::Unfinished).await,
+        }
+    }
+
+    async fn attempts(&mut self) -> Result<End, LedgerError> {
+        let retry = self.engine.settings.retry;
+        loop {
+            let slot = match self.engine.archive(self.job).session().await {
+                Ok(slot) => slot,
+                Err(error) => {
+                    self.engine.lost(self.job, &error);
+                    return self.release(Status::Failed, error.to_string(), Ending::Unfinished).await;
+                }
+            };
+            self.attempts += 1;
+            let halt = match self.attempt(&slot).await {
+                Ok(published) => {
+                    self.engine.archive(self.job).pool().succeeded();
+                    drop(slot);
+                    return self.settle(published).await;
+                }
+                Err(halt) => halt,
+            };
+            let error = match halt {
+                Halt::Ledger(LedgerError::LeaseLost) => {
+                    self.clean(&slot).await;
+                    return Ok(self.end(Status::Deferred, Some(Deferral::HeldElsewhere.to_string()), None));
+                }
+                Halt::Ledger(error) => return Err(error),
+                Halt::Local(error) => {
+                    self.clean(&slot).await;
+                    drop(slot);
+                    let (status, reason) = match &error {
+                        ReadError::Changed => (Status::Deferred, Deferral::ChangedWhileRead.to_string()),
+                        ReadError::Vanished => (Status::Skipped, "it went away before it was archived".to_owned()),
+                        ReadError::Failed(why) => (Status::Failed, why.clone()),
+                    };
+                    return self.release(status, reason, Ending::Forget).await;
+                }
+                Halt::Remote(error) => error,
+            };
+            match error.consequence {
+                Consequence::Session => slot.broken(),
+                Consequence::File | Consequence::Outage | Consequence::Refusal => self.clean(&slot).await,
+            }
+            drop(slot);
+            debug!(path = %display::path(&self.job.version.candidate.absolute()), attempt = self.attempts, %error, "attempt failed");
+            if error.consequence == Consequence::Outage {
+                // Not this file's fault: the breaker holds all work, and no attempt is burnt.
+                self.engine.archive(self.job).pool().report(&error);
+                self.attempts -= 1;
+                continue;
+            }
+            if self.attempts >= retry.max_attempts || self.hopeless(&error) {
+                return self.release(Status::Failed, describe(&error), Ending::Failed).await;
+            }
+            let delay = retry.backoff.delay(self.attempts, rand::random());
+            self.engine.reporter.retrying(
+                &self.job.version.candidate.absolute(),
+                self.attempts,
+                delay,
+                &error.to_string(),
+            );
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    /// Whether trying again cannot help: what nobody will change, or what only a person can, who is not there to do it
+    /// while a single run lasts.
+    fn hopeless(&self, error: &DestinationError) -> bool {
+        match error.status {
+            Some(StatusCode::OpUnsupported) => true,
+            Some(StatusCode::PermissionDenied) => self.engine.patience == Patience::Once,
+            _ => error.consequence == Consequence::Refusal,
+        }
+    }
+
+    /// Steps 2 to 5: one try to bring the file to its final name.
+    async fn attempt(&mut self, session: &Session) -> Result<(Published, Sha256Digest), Halt> {
+        let rules = self.engine.source(self.job).rules;
+        let staging = self.staging.clone();
+        let delivery =
+            Delivery { staging: &staging, wanted: &self.job.claim.remote, size: self.version.fingerprint.size, rules };
+        if rules.publish == Publish::Direct {
+            return self.attempt_direct(session, delivery).await;
+        }
+        let before = self.inherit(session, &delivery).await?;
+        if let Some(done) = self.already_committed(session, &delivery).await? {
+            return Ok(done);
+        }
+        let digest = self.upload(session, &delivery, before).await?;
+        self.confirm().await?;
+        match self.engine.archive(self.job).commit(session, &delivery, &digest).await {
+            Ok(published) => {
+                self.staged = Staged::Nothing;
+                Ok((published, digest))
+            }
+            Err(error) => {
+                if error.consequence == Consequence::Session {
+                    self.ambiguous = Some(digest);
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The same for a server that cannot rename: the name is judged first, and written in place.
+    async fn attempt_direct(
+        &mut self,
+        session: &Session,
+        delivery: Delivery<'_>,
+    ) -> Result<(Published, Sha256Digest), Halt> {
+        let own_part = match (self.staged, self.inherited) {
+            (Staged::Nothing, Inherited::Settled) => OwnPart::Impossible,
+            _ => OwnPart::Possible,
+        };
+        let version = self.version.clone();
+        let (digest, head) = blocking(move || Ok((version.digest()?, version.head()?))).await?;
+        let name = match self.engine.archive(self.job).choose(session, &delivery, &digest, own_part, &head).await? {
+            Choice::Write(name) => name,
+            Choice::AlreadyAt(name) => return Ok((Published::AlreadyAt(name), digest)),
+            Choice::SkippedFor(name) => return Ok((Published::SkippedFor(name), digest)),
+        };
+        self.inherited = Inherited::Settled;
+        self.confirm().await?;
+        let delivery = Delivery { staging: &name, ..delivery };
+        let digest = self.upload(session, &delivery, Before::Foreign).await?;
+        self.staged = Staged::Nothing;
+        Ok((self.engine.archive(self.job).commit(session, &delivery, &digest).await?, digest))
+    }
+
+    /// Steps 3 and 4: the bytes to their temporary name, verified.
+    async fn upload(
+        &mut self,
+        session: &Session,
+        delivery: &Delivery<'_>,
+        before: Before,
+    ) -> Result<Sha256Digest, Halt> {
+        let archive = self.engine.archive(self.job);
+        let _memory = self.engine.memory.acquire_many(memory_kib(delivery.size)).await;
+        let progress = self.engine.reporter.started(&self.job.version.candidate.absolute(), delivery.size);
+        let sent = |bytes| progress.sent(bytes);
+        let version = self.version.clone();
+        let mut opened = blocking(move || version.open()).await?;
+        let kept = Kept { mtime: mtime_v3(opened.mtime_secs), mode: opened.mode };
+        let (staged, digest) = if delivery.size <= SMALL_BYTES {
+            let version = self.version.clone();
+            let (bytes, digest) = blocking(move || version.read_whole(&mut opened)).await?;
+            self.staged = Staged::Maybe;
+            (archive.stage(session, delivery, before, kept, Body::Whole(bytes), &sent).await?, digest)
+        } else {
+            let (pieces, reader) = self.version.clone().read_pieces(opened, session.features().write_len as usize);
+            self.staged = Staged::Maybe;
+            let staged = archive.stage(session, delivery, before, kept, Body::Pieces(pieces), &sent).await;
+            let digest =
+                reader.await.unwrap_or_else(|panic| Err(ReadError::Failed(format!("the reader failed: {panic}"))));
+            // An upload that failed ends its reader; what the reader says then is no news.
+            (staged?, digest?)
+        };
+        archive.verify(session, delivery, &staged, &digest).await?;
+        Ok(digest)
+    }
+
+    /// Step 4, right before the commit: the version still stands, and the file is still ours.
+    async fn confirm(&self) -> Result<(), Halt> {
+        let version = self.version.clone();
+        blocking(move || version.still_named()).await?;
+        Ok(self.engine.lease.confirm(&self.job.claim).await?)
+    }
+
+    /// Step 2: what earlier tokens, or our own earlier attempts, left under temporary names.
+    async fn inherit(&mut self, session: &Session, delivery: &Delivery<'_>) -> Result<Before, Halt> {
+        let leftover = if delivery.size >= RESUME_FROM_BYTES { Before::Resumable } else { Before::Leftover };
+        if self.inherited == Inherited::Unknown {
+            for token in &self.job.claim.predecessors {
+                let left = delivery.wanted.staging(self.job.claim.key.id(), *token);
+                // Renaming onto a name that was adopted already fails, and the second leftover is removed.
+                if self.engine.archive(self.job).adopt(session, &left, delivery).await? {
+                    self.staged = Staged::Maybe;
+                }
+            }
+            self.inherited = Inherited::Settled;
+            // The predecessor may have died between its commit and its record.
+            let version = self.version.clone();
+            self.ambiguous = Some(blocking(move || version.digest()).await?);
+        }
+        Ok(match self.staged {
+            Staged::Nothing => Before::Nothing,
+            Staged::Maybe => leftover,
+        })
+    }
+
+    /// Step 5: whether the bytes stand under their final name already, from a commit whose reply was lost.
+    async fn already_committed(
+        &mut self,
+        session: &Session,
+        delivery: &Delivery<'_>,
+    ) -> Result<Option<(Published, Sha256Digest)>, Halt> {
+        let Some(digest) = self.ambiguous else { return Ok(None) };
+        let Some(name) = self.engine.archive(self.job).reconcile(session, delivery, &digest).await? else {
+            return Ok(None);
+        };
+        if self.staged == Staged::Maybe {
+            self.engine.archive(self.job).remove(session, delivery.staging).await?;
+            self.staged = Staged::Nothing;
+        }
+        Ok(Some((Published::At(name), digest)))
+    }
+
+    /// Step 6: the record, then the local file.
+    async fn settle(&mut self, (published, digest): (Published, Sha256Digest)) -> Result<End, LedgerError> {
+        let (remote, remark) = match published {
+            Published::At(remote) => (remote, None),
+            Published::AlreadyAt(remote) => (remote, Some("the same bytes stood there already".to_owned())),
+            Published::SkippedFor(remote) => {
+                let reason = format!("another file stands at {}", display::escaped(remote.as_str()));
+                return self.release(Status::Skipped, reason, Ending::Forget).await;
+            }
+        };
+        let record = Record { remote: remote.clone(), sha256: digest, recorded_at: self.engine.now() };
+        match self.engine.record(self.job, record).await {
+            Ok(()) => {}
+            Err(LedgerError::LeaseLost) => {
+                // A successor owns the file; it finds these bytes under their name and records them itself.
+                return Ok(self.end(Status::Deferred, Some(Deferral::HeldElsewhere.to_string()), None));
+            }
+            Err(error) => return Err(error),
+        }
+        let disposal = self.engine.dispose(self.job).await?;
+        self.staged = Staged::Nothing;
+        let mut end = self.end(Status::Archived, disposal.or(remark), Some(digest));
+        end.remote = remote;
+        Ok(end)
+    }
+
+    /// Removes our temporary name as far as that is possible now; what stays is noted in the ledger.
+    async fn clean(&mut self, session: &Session) {
+        // Published directly, what stands under the name may not be ours.
+        if self.staged == Staged::Nothing || self.engine.source(self.job).rules.publish == Publish::Direct {
+            return;
+        }
+        match self.engine.archive(self.job).remove(session, &self.staging).await {
+            Ok(()) => self.staged = Staged::Nothing,
+            Err(error) => warn!(%error, "a temporary name stays on the server for now; the next run removes it"),
+        }
+    }
+
+    async fn release(&mut self, status: Status, reason: String, ending: Ending) -> Result<End, LedgerError> {
+        let staged = if self.inherited == Inherited::Settled { self.staged } else { Staged::Maybe };
+        let attempts = self.job.claim.attempts + self.attempts;
+        let release = match ending {
+            Ending::Failed => Release::Failed { reason: reason.clone(), attempts, staged },
+            Ending::Unfinished => Release::Unfinished { attempts, staged },
+            Ending::Forget => Release::Forget { staged },
+        };
+        match self.engine.ledger.release(&self.job.claim, release).await {
+            Ok(()) | Err(LedgerError::LeaseLost) => {}
+            Err(error) => return Err(error),
+        }
+        let mut reason = reason;
+        if status == Status::Failed
+            && ending == Ending::Failed
+            && let Some(remark) = self.engine.quarantine(self.job).await
+        {
+            reason = format!("{reason}; {remark}");
+        }
+        Ok(self.end(status, Some(reason), None))
+    }
+
+    fn end(&self, status: Status, reason: Option<String>, sha256: Option<Sha256Digest>) -> End {
+        End { status, reason, remote: self.job.claim.remote.clone(), sha256, attempts: self.attempts }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Failed,
+    Unfinished,
+    Forget,
+}
+
+fn describe(error: &DestinationError) -> String {
+    match &error.hint {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    }
+}
+
+/// Local file work, off the tasks that serve the sessions.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(ReadError::Failed(format!("reading it failed: {panic}"))))
+}
+
+/// SFTP version 3 has 32 bits for seconds: times before 1970 become 1970, times from 2106 on stay at the last second.
+fn mtime_v3(seconds: i64) -> u32 {
+    u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
+}
+
+/// What one upload holds in memory: a small file, or the window of a large one and what was read ahead.
+fn memory_kib(size: u64) -> u32 {
+    const LARGE_KIB: u64 = (WINDOW_BYTES as u64 >> 10) + 1024;
+    u32::try_from(size.div_ceil(1024).clamp(1, LARGE_KIB)).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,316 @@
+//! Months of watching: events and scans name candidates, the waiting set holds those that are not finished, and a stop
+//! is a drain.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+
+use super::engine::Engine;
+use super::intake::{BATCH, Intake, Ready, Told, Unseen};
+use super::push::{problem_row, sleep_until};
+use super::run::{Entry, Named, named, send_found};
+use crate::config::settings::WatchSettings;
+use crate::domain::{Deferral, Status, display};
+use crate::ledger::LedgerError;
+use crate::readiness::{Decision, Rules, Waiting};
+use crate::report::Phase;
+use crate::selection::MarkedBy;
+use crate::shutdown::Shutdown;
+use crate::source::scan::{scan, scan_below, scan_flat};
+use crate::source::watch::{RescanReason, SourceEvent, Watch, WatchOptions, Watched};
+use crate::source::{BelowRoot, Candidate, Root};
+
+/// Files that are waited for at most; beyond it those that wait for a marker are left to the next scan.
+const WAITING: usize = 50_000;
+/// How often a stop file and idleness are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Takes in what comes until told to stop, then what is finished, or becomes so within the grace.
+pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown) -> Result<(), LedgerError> {
+    let settings = &engine.settings.watch;
+    let options = WatchOptions::new(settings.watcher, settings.scan_interval);
+    let mut watch = match Watch::start(watched(engine), options, rand::random()) {
+        Ok(watch) => watch,
+        Err(error) => {
+            return Err(LedgerError::Unusable {
+                location: "of this run".into(),
+                reason: format!("the watcher did not start: {error}"),
+            });
+        }
+    };
+    let mut run =
+        Run { engine, intake, waiting: Waiting::new(WAITING), scans: Scans::default(), active: Instant::now() };
+    engine.reporter.phase(Phase::Watching);
+    let mut conditions = tokio::time::interval(LOOK_EVERY);
+    conditions.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let conditional = settings.until.is_some() || settings.idle_exit.is_some();
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        let due = run.waiting.next_due().map(tokio::time::Instant::from_std);
+        tokio::select! {
+            biased;
+            () = shutdown.draining().cancelled() => break,
+            () = sleep_until(due), if due.is_some() => run.examine_due().await?,
+            event = watch.recv() => match event {
+                Some(event) => run.handle(event).await?,
+                None => {
+                    warn!("the watcher ended; stopping");
+                    shutdown.drain();
+                }
+            },
+            received = run.scans.recv(&mut batch), if run.scans.busy() && !run.waiting.is_full() => {
+                if received > 0 {
+                    run.named(std::mem::take(&mut batch)).await?;
+                }
+            }
+            _ = conditions.tick(), if conditional => {
+                if run.is_over(settings) {
+                    shutdown.drain();
+                }
+            }
+        }
+        engine.reporter.waiting(run.waiting.len() as u64);
+    }
+    run.drain(watch, settings.grace).await
+}
+
+fn watched(engine: &Engine) -> Vec<Watched> {
+    let directories = engine.sources.iter().flat_map(|source| {
+        source.entries.iter().filter_map(|entry| match entry {
+            Entry::Directory(root) => Some(Watched { root: root.clone(), selection: source.selection.clone() }),
+            Entry::File(_) => None,
+        })
+    });
+    directories.collect()
+}
+
+/// What to walk.
+#[derive(Debug, Clone)]
+enum Walk {
+    Root(Arc<Root>),
+    Below(Arc<Root>, BelowRoot),
+    /// Only the files that stand directly in a directory.
+    Flat(Arc<Root>, std::path::PathBuf),
+}
+
+/// Walks asked for, one under way at a time, so that many requests cost no more threads.
+#[derive(Debug, Default)]
+struct Scans {
+    queue: VecDeque<(Arc<Engine>, Walk)>,
+    under_way: Option<mpsc::Receiver<Named>>,
+}
+
+impl Scans {
+    fn ask(&mut self, engine: &Arc<Engine>, walk: Walk) {
+        // A root that waits to be scanned needs no second scan.
+        let covered = |queued: &Walk| matches!((queued, &walk), (Walk::Root(queued), Walk::Root(asked) | Walk::Below(asked, _) | Walk::Flat(asked, _)) if Arc::ptr_eq(queued, asked));
+        if !self.queue.iter().any(|(_, queued)| covered(queued)) {
+            self.queue.push_back((engine.clone(), walk));
+        }
+    }
+
+    fn busy(&self) -> bool {
+        self.under_way.is_some() || !self.queue.is_empty()
+    }
+
+    /// What the walk under way found; 0 where it ended. Starts the next one. Cancel-safe.
+    async fn recv(&mut self, batch: &mut Vec<Named>) -> usize {
+        if self.under_way.is_none() {
+            let Some((engine, walk)) = self.queue.pop_front() else { return 0 };
+            self.under_way = Some(named(move |send| run_walk(&engine, &walk, send)));
+        }
+        let received = match &mut self.under_way {
+            Some(found) => found.recv_many(batch, BATCH).await,
+            None => 0,
+        };
+        if received == 0 {
+            self.under_way = None;
+        }
+        received
+    }
+}
+
+fn run_walk(engine: &Engine, walk: &Walk, send: &mut dyn FnMut(Named) -> ControlFlow<()>) {
+    let (Walk::Root(root) | Walk::Below(root, _) | Walk::Flat(root, _)) = walk;
+    let selection = &engine.sources[root.source].selection;
+    let visit = &mut |found| send_found(found, send);
+    let ended = match walk {
+        Walk::Root(root) => scan(root, selection, visit),
+        Walk::Below(root, directory) => scan_below(root, directory, selection, visit),
+        Walk::Flat(root, directory) => scan_flat(root, directory, selection, visit),
+    };
+    if ended.is_break() {
+        debug!(path = %display::path(&root.path), "the walk was broken off");
+    }
+}
+
+struct Run<'a> {
+    engine: &'a Arc<Engine>,
+    intake: &'a Intake,
+    waiting: Waiting<Candidate>,
+    scans: Scans,
+    /// When something was last seen to happen.
+    active: Instant,
+}
+
+impl Run<'_> {
+    async fn handle(&mut self, event: SourceEvent) -> Result<(), LedgerError> {
+        self.active = Instant::now();
+        match event {
+            SourceEvent::Changed(candidate) | SourceEvent::Closed(candidate) => {
+                self.engine.reporter.discovered(u64::from(!self.waiting.contains(&candidate)));
+                self.examine(vec![candidate], Told::Quietly).await?;
+            }
+            SourceEvent::Marker { root, path } => self.marked(root, &path).await?,
+            SourceEvent::Removed(candidate) => self.waiting.forget(&candidate),
+            SourceEvent::NewDirectory { root, path } => self.scans.ask(self.engine, Walk::Below(root, path)),
+            SourceEvent::Rescan { root, reason } => {
+                match reason {
+                    RescanReason::Start | RescanReason::Interval => {
+                        debug!(path = %display::path(&root.path), ?reason, "scanning")
+                    }
+                    RescanReason::Overflow | RescanReason::RootReplaced | RescanReason::Degraded => {
+                        info!(path = %display::path(&root.path), ?reason, "scanning");
+                    }
+                }
+                self.scans.ask(self.engine, Walk::Root(root));
+            }
+            SourceEvent::Degraded { root, reason } => {
+                warn!(path = %display::path(&root.path), reason, "polling from now on")
+            }
+            SourceEvent::RootMissing { root } => {
+                warn!(path = %display::path(&root.path), "the directory is gone; waiting for it to come back")
+            }
+        }
+        Ok(())
+    }
+
+    /// A marker appeared: whoever waits for it is looked at again.
+    async fn marked(&mut self, root: Arc<Root>, marker: &BelowRoot) -> Result<(), LedgerError> {
+        let pattern = self.engine.sources[root.source].marker.as_ref();
+        match pattern.and_then(|pattern| pattern.data_of(marker.as_path())) {
+            Some(MarkedBy::File(path)) => {
+                if let Some(path) = BelowRoot::new(path) {
+                    self.examine(vec![Candidate { root, path }], Told::Quietly).await?
+                }
+            }
+            Some(MarkedBy::Stem { directory, .. } | MarkedBy::Directory(directory)) => {
+                self.scans.ask(self.engine, Walk::Flat(root, directory))
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn named(&mut self, names: Vec<Named>) -> Result<(), LedgerError> {
+        let mut candidates = Vec::with_capacity(names.len());
+        for name in names {
+            match name {
+                Named::Candidate(candidate) => candidates.push(candidate),
+                Named::Problem { source, path, reason } => problem_row(self.engine, source, path, reason).await?,
+            }
+        }
+        self.examine(candidates, Told::ByRow).await
+    }
+
+    async fn examine_due(&mut self) -> Result<(), LedgerError> {
+        let due = self.waiting.due(Instant::now(), BATCH).iter().map(|candidate| (**candidate).clone()).collect();
+        self.examine(due, Told::ByRow).await
+    }
+
+    async fn examine(&mut self, candidates: Vec<Candidate>, told: Told) -> Result<(), LedgerError> {
+        let mut ready = Vec::new();
+        for (candidate, seen) in self.intake.look(candidates).await {
+            match seen {
+                Ok(seen) => {
+                    let rules = Rules { settle: self.engine.sources[candidate.root.source].settle };
+                    if self.waiting.observe(candidate, &seen.observation, rules, Instant::now()) == Decision::Ready {
+                        ready.push(Ready { version: seen.version, marker: seen.marker });
+                    }
+                }
+                Err(Unseen::Vanished | Unseen::NotRegular) => self.waiting.forget(&candidate),
+                Err(Unseen::Problem(reason)) => {
+                    self.waiting.forget(&candidate);
+                    self.intake.end(&candidate, None, 0, Status::Failed, reason).await?;
+                }
+            }
+        }
+        if !ready.is_empty() {
+            self.active = Instant::now();
+        }
+        for held in self.intake.admit(ready, told).await? {
+            // Its owner records it; should that owner die, the next scan finds the file free.
+            debug!(path = %display::path(&held.version.candidate.absolute()), "claimed by another archiver");
+        }
+        Ok(())
+    }
+
+    /// Whether one of the conditions to stop by ourselves is met.
+    fn is_over(&mut self, settings: &WatchSettings) -> bool {
+        if let Some(file) = &settings.until
+            && file.symlink_metadata().is_ok()
+        {
+            info!(file = %display::path(file), "the stop file appeared: finishing what is under way");
+            return true;
+        }
+        let Some(limit) = settings.idle_exit else { return false };
+        if self.scans.busy() || self.waiting.next_due().is_some() || self.engine.reporter.snapshot().in_flight > 0 {
+            self.active = Instant::now();
+        }
+        let idle = self.active.elapsed() >= limit;
+        if idle {
+            info!("nothing happened for {}: stopping", humantime::format_duration(limit));
+        }
+        idle
+    }
+
+    /// One last scan; then what waits has until the grace is over to become finished. The rest is named.
+    async fn drain(mut self, mut watch: Watch, grace: Duration) -> Result<(), LedgerError> {
+        let over = tokio::time::Instant::now() + grace;
+        self.engine.reporter.phase(Phase::Draining);
+        self.scans = Scans::default();
+        for root in watched(self.engine).into_iter().map(|watched| watched.root) {
+            self.scans.ask(self.engine, Walk::Root(root));
+        }
+        let mut batch = Vec::with_capacity(BATCH);
+        while self.scans.busy() || !self.waiting.is_empty() {
+            let due = self.waiting.next_due().map(tokio::time::Instant::from_std);
+            tokio::select! {
+                biased;
+                () = self.engine.stop.cancelled() => break,
+                () = tokio::time::sleep_until(over) => break,
+                () = sleep_until(due), if due.is_some() => self.examine_due().await?,
+                received = self.scans.recv(&mut batch), if self.scans.busy() => {
+                    if received > 0 {
+                        self.named(std::mem::take(&mut batch)).await?;
+                    }
+                }
+                event = watch.recv() => match event {
+                    Some(SourceEvent::Changed(candidate) | SourceEvent::Closed(candidate)) if self.waiting.contains(&candidate) => {
+                        self.examine(vec![candidate], Told::Quietly).await?;
+                    }
+                    Some(SourceEvent::Removed(candidate)) => self.waiting.forget(&candidate),
+                    Some(SourceEvent::Marker { root, path }) => self.marked(root, &path).await?,
+                    // Nothing new is taken in beyond the last scan.
+                    Some(_) => {}
+                    None => break,
+                },
+            }
+            self.engine.reporter.waiting(self.waiting.len() as u64);
+        }
+        let left: Vec<_> = self
+            .waiting
+            .iter()
+            .map(|(candidate, size, deferral)| (candidate.clone(), size, deferral.clone()))
+            .collect();
+        for (candidate, size, deferral) in left {
+            let deferral = if deferral == Deferral::Unsettled { Deferral::Interrupted } else { deferral };
+            self.intake.defer(&candidate, size, &deferral).await?;
+        }
+        Ok(())
+    }
+}
