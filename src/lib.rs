@@ -16,12 +16,14 @@
 //! - [`dispose`]: what then happens to the local file
 //! - [`pipeline`]: the workers; `pipeline::transfer` reads top to bottom as the safety argument
 //! - [`report`]: progress, logs and the summary
-//! - [`embedded`]: an SFTP server of our own, for the demo and for development; [`demo`], [`check`]
+//! - [`embedded`]: an SFTP server of our own, for the demo and for development; [`demo`]
+//! - [`check`]: would it work? every step of an upload, tried one by one
 //! - [`app`]: one function a command; [`exit`]: the exit codes; [`shutdown`]: signals
 //!
 //! Imports go one way: `main → app → pipeline → components → domain`; components do not import each other.
 
 pub mod app;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod demo;

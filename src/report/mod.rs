@@ -14,5 +14,6 @@ pub mod summary;
 
 pub use console::{Colour, Console};
 pub use events::{Phase, Reporter, Snapshot, Transfer};
+pub use json_text::inert;
 pub use progress::Progress;
 pub use summary::{RowSet, Summary, SummaryError, SummaryHeader, Surface};

@@ -187,8 +187,10 @@ impl HostKeys {
         };
         DestinationError::refusal(self.what(), format!("its {} is not known in {searched}", describe(key))).hint(format!(
             "compare the fingerprint with the server's own, then add the key with `ssh-keyscan -t {kind} -p {} {} >> {file}`, \
-             or accept it once with --host-key accept-new",
-            self.port, self.host
+             or pin it with `--host-key {}`",
+            self.port,
+            self.host,
+            key.fingerprint(HashAlg::Sha256)
         ))
     }
 

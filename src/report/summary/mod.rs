@@ -141,6 +141,14 @@ impl Summary {
     }
 }
 
+/// Writes a text to a file as [`Summary::write_file`] does: it appears complete or not at all.
+pub fn write_text_file(path: &Path, text: &str) -> Result<(), SummaryError> {
+    let failed = |source| SummaryError::File { path: path.to_owned(), source };
+    let mut file = file::SummaryFile::create(path).map_err(failed)?;
+    io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
+    file.publish().map_err(failed)
+}
+
 /// Rows on demand.
 struct Pages<Page>(Page);
 
