@@ -93,11 +93,11 @@ impl Report {
 
     /// With several destinations each has its own block.
     fn heading(&mut self, destination: Option<usize>) {
-        if destination != self.shown && self.destinations.len() > 1 {
-            if let Some(url) = destination.and_then(|index| self.destinations.get(index)) {
-                let text = format!("\n{}\n", escaped(url));
-                self.show(&text);
-            }
+        let several = self.destinations.len() > 1;
+        let url = destination.filter(|_| several && destination != self.shown);
+        if let Some(url) = url.and_then(|index| self.destinations.get(index)) {
+            let text = format!("\n{}\n", escaped(url));
+            self.show(&text);
         }
         self.shown = destination;
     }

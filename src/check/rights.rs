@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chrono::Utc;
 
 use super::network::wants_sync;
-use super::probe::{Name, Probe};
+use super::probe::{Name, Probe, Verdict};
 use super::{Run, Skip};
 use crate::destination::DestinationError;
 use crate::destination::error::StatusCode;
@@ -23,6 +23,8 @@ const SKEW: Duration = Duration::from_secs(2);
 const LITTLE: u64 = 100 << 20;
 /// Directories at the top that are tried where the base is not writable.
 const TOP_LEVEL: usize = 64;
+
+const LOST: Skip = Skip::Without("the session was lost");
 
 /// The base as it stands.
 struct Base {
@@ -54,44 +56,49 @@ fn or_here(path: &str) -> &str {
 
 impl Run<'_> {
     pub(super) async fn rights(&mut self, session: &Session) -> Result<(), Skip> {
-        let lost = |()| if session.is_closed() { Err(Skip::Without("the session was lost")) } else { Ok(()) };
+        let alive = || if session.is_closed() { Err(LOST) } else { Ok(()) };
         let base = self.base(session).await;
         let directory = match &base {
             Some(base) => self.mkdir(session, base).await,
             None => None,
         };
-        lost(())?;
-        match &directory {
-            Some(directory) => {
-                let written = self.write(session, directory).await;
-                lost(())?;
-                match &written {
-                    Some(written) => {
-                        self.rename(session, directory, &written.path).await;
-                        self.setstat(written);
-                    }
-                    None => self.skip(&[Name::Rename, Name::Setstat], "nothing could be written"),
-                }
-                lost(())?;
-                self.delete(session).await;
-                lost(())?;
-                self.space(session, base.as_ref()).await;
-                self.sessions().await;
-                match &written {
-                    Some(written) => self.clock(written),
-                    None => self.skip(&[Name::Clock], "nothing could be written"),
-                }
-            }
+        alive()?;
+        let written = match &directory {
+            Some(directory) => self.files(session, directory).await?,
             None => {
-                let names = [Name::Write, Name::Rename, Name::Setstat, Name::Delete];
-                self.skip(&names, "there is no directory to try it in");
-                self.space(session, base.as_ref()).await;
-                self.sessions().await;
-                self.skip(&[Name::Clock], "nothing could be written");
+                let names = [Name::Mkdir, Name::Write, Name::Rename, Name::Setstat, Name::Delete];
+                // Where there is a base, MKDIR was tried and said why it failed.
+                self.skip(&names[usize::from(base.is_some())..], "there is no directory to try it in");
+                None
             }
+        };
+        alive()?;
+        self.space(session, base.as_ref()).await;
+        self.sessions().await;
+        match &written {
+            Some(written) => self.clock(written),
+            None => self.skip(&[Name::Clock], "nothing could be written"),
         }
         self.folder();
         Ok(())
+    }
+
+    /// Everything that is done with files, in a directory of our own.
+    async fn files(&mut self, session: &Session, directory: &RemotePath) -> Result<Option<Written>, Skip> {
+        let written = self.write(session, directory).await;
+        match &written {
+            _ if session.is_closed() => return Err(LOST),
+            Some(written) => {
+                self.rename(session, directory, &written.path).await;
+                self.setstat(written);
+            }
+            None => self.skip(&[Name::Rename, Name::Setstat], "nothing could be written"),
+        }
+        if session.is_closed() {
+            return Err(LOST);
+        }
+        self.delete(session).await;
+        Ok(written)
     }
 
     /// Looks at the base. A failure is reported here; all else together with [`Run::mkdir`], which knows more.
@@ -136,6 +143,7 @@ impl Run<'_> {
         let directory = self.directory_in(&base.place);
         self.litter.directory(&directory);
         let Err(error) = session.mkdir(directory.as_str()).await else {
+            // Said where the name alone does not tell.
             let absolute = session.realpath(&base.place).await.ok().filter(|absolute| absolute != place);
             let absolute = absolute.map(|absolute| format!(" ({absolute})")).unwrap_or_default();
             self.found(match base.missing {
@@ -148,7 +156,7 @@ impl Run<'_> {
         };
         if error.status.is_none() {
             // It may have been carried out.
-            self.found(Probe::refused(Name::Base, &error));
+            self.found(Probe::refused(Name::Mkdir, &error));
             return None;
         }
         self.litter.never_made(&directory);
@@ -243,6 +251,7 @@ impl Run<'_> {
             Ok(read) if read == content => Probe::ok(Name::Write, format!("{shown}, and the same came back")),
             Ok(_) => Probe::fail(Name::Write, format!("{shown}, and others came back"))
                 .hint("the server or its disk changes what it is given; do not use it"),
+            Err(error) if error.status.is_none() => Probe::refused(Name::Write, &error),
             Err(error) if self.destination.verify == Verify::Readback => {
                 Probe::fail(Name::Write, format!("{shown}, but they cannot be read back ({error})"))
                     .hint("--verify readback needs to read; let the user read its files, or use --verify size")
@@ -308,6 +317,7 @@ impl Run<'_> {
         if let Err(error) = session.rename(written, &free).await {
             let unsupported = error.is_status(StatusCode::OpUnsupported);
             let probe = match (direct, unsupported) {
+                _ if error.status.is_none() => Probe::refused(Name::Rename, &error),
                 (true, _) => {
                     Probe::ok(Name::Rename, format!("not possible ({error}), and not needed: publish is direct"))
                 }
@@ -325,14 +335,13 @@ impl Run<'_> {
         }
         self.litter.file(&taken);
         let probe = match self.onto(session, &free, &taken).await {
+            Ok(probe) if direct && probe.verdict != Verdict::Fail => Probe::warn(Name::Rename, probe.detail)
+                .hint("publish = \"direct\" is not needed here; without it nobody sees a partial file"),
             Ok(probe) => probe,
+            Err(error) if error.status.is_none() => Probe::refused(Name::Rename, &error),
             Err(error) => Probe::warn(Name::Rename, format!("works, but whether it overwrites is not known ({error})")),
         };
-        self.found(match direct {
-            true => Probe::warn(Name::Rename, probe.detail)
-                .hint("publish = \"direct\" is not needed here; without it nobody sees a partial file"),
-            false => probe,
-        });
+        self.found(probe);
     }
 
     /// Renames onto a name that another file has.
@@ -415,7 +424,8 @@ impl Run<'_> {
                     false => Probe::ok(Name::Space, text),
                 }
             }
-            Err(error) => Probe { verdict: super::probe::Verdict::Warn, ..Probe::refused(Name::Space, &error) },
+            Err(error) if error.status.is_none() => Probe::refused(Name::Space, &error),
+            Err(error) => Probe { verdict: Verdict::Warn, ..Probe::refused(Name::Space, &error) },
         };
         self.found(probe);
     }
@@ -460,7 +470,7 @@ impl Run<'_> {
             DateFrom::Claim => "now",
             DateFrom::Modified => "for a file modified now",
         };
-        self.found(Probe::ok(Name::Folder, format!("{} {of}, {} time", folders.join(", "), destination.timezone)));
+        self.found(Probe::ok(Name::Folder, format!("{} {of} (timezone {})", folders.join(", "), destination.timezone)));
     }
 }
 

@@ -363,7 +363,8 @@ fn missing_fsync_matters_where_the_local_copy_goes() {
 #[test]
 fn fewer_connections_than_asked_for_are_counted() {
     let env = TestEnv::new();
-    let server = OpenSsh::builder().option("MaxStartups 1").start();
+    // As MaxStartups, of which sshd takes the last line, not the first.
+    let server = OpenSsh::builder().option("PerSourceMaxStartups 1").start();
     let report = Report::of(check_openssh(&env, &server, &server.url()).args(["--connections", "12"]));
     report.assert_code(0).assert("sessions", "warn", &["of 12", "MaxStartups"]);
     assert_empty(&server.local(&server.base()));
@@ -383,17 +384,27 @@ fn with_fault(operation: Operation, fault: Fault) -> (TestEnv, Embedded) {
 
 #[test]
 fn a_connection_that_breaks_in_the_middle_leaves_nothing_behind() {
-    for operation in [Operation::Rename, Operation::Write, Operation::Fsetstat, Operation::Statvfs] {
+    for operation in [
+        Operation::Mkdir,
+        Operation::Write,
+        Operation::Read,
+        Operation::Fsetstat,
+        Operation::Rename,
+        Operation::Statvfs,
+    ] {
         let (env, server) = with_fault(operation, Fault::DropConnection);
-        let report = Report::of(&mut check(&env, &server.url("/")));
-        let mut codes = vec![Some(3)];
-        // Neither the time nor the free space is needed.
-        if operation == Operation::Statvfs {
-            codes.push(Some(0));
-        }
-        assert!(codes.contains(&report.finished.code()), "{operation:?}: {:#}", report.json);
+        Report::of(&mut check(&env, &server.url("/"))).assert_code(3);
         assert_empty(&env.remote());
     }
+}
+
+#[test]
+fn a_server_that_falls_silent_does_not_hang_it() {
+    let (env, server) = with_fault(Operation::Rename, Fault::ReplyLost);
+    let mut command = check(&env, &server.url("/"));
+    let report = Report::of(command.env("ARCHIVER_POOL__REQUEST_TIMEOUT", "1s"));
+    report.assert_code(3).assert("rename", "fail", &["no answer"]).assert("delete", "skip", &["session was lost"]);
+    assert_empty(&env.remote());
 }
 
 #[test]
