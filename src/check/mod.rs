@@ -1,8 +1,8 @@
 //! `archiver check`: would it work? Every step of a real upload is tried, one after another, and each gets a line.
 //!
 //! - [`probe`]: what a step found; [`report`]: how it is shown
-//! - `local`: settings, sources and ledger; `network`: from the name to a session; `rights`: what may be done there;
-//!   `litter`: what has to be removed again
+//! - `local`: settings, sources and ledger; `network`: from the name to a session; `base`: where files go; `rights`: what
+//!   may be done there; `litter`: what has to be removed again
 //!
 //! Probes write only below a directory of their own, `.archiver-check-<random>`, and remove it at the end: also when a
 //! probe fails, at an interrupt, when the time is over, and on a new connection where the first one broke.
@@ -18,6 +18,7 @@ use crate::domain::OwnerId;
 use crate::exit::Exit;
 use crate::shutdown::Shutdown;
 
+mod base;
 mod litter;
 mod local;
 mod network;
