@@ -152,12 +152,17 @@ impl OpenSsh {
         if punishes_failed_logins() {
             lines.push("PerSourcePenalties no".into());
         }
-        lines.push(format!(
+        let defaults = format!(
             "Port {}\nListenAddress 127.0.0.1\nPidFile none\nAuthorizedKeysFile {dir}/authorized_keys\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-             PermitRootLogin yes\nMaxStartups 100\nMaxSessions 100\nLogLevel VERBOSE\nSubsystem sftp internal-sftp\n",
+             PermitRootLogin yes\nMaxStartups 100\nMaxSessions 100\nLogLevel VERBOSE\nSubsystem sftp internal-sftp",
             self.port
-        ));
+        );
+        // Not for every keyword does the first value win (MaxStartups).
+        let keyword = |line: &str| line.split(' ').next().map(str::to_owned);
+        let chosen: Vec<_> = lines.iter().map(|line| keyword(line)).collect();
+        lines.extend(defaults.lines().filter(|line| !chosen.contains(&keyword(line))).map(str::to_owned));
+        lines.push(String::new());
         lines.join("\n")
     }
 
@@ -213,6 +218,11 @@ impl OpenSsh {
         assert!(self.spawn(), "sshd does not start again:\n{}", self.log());
     }
 
+    /// A line for `sshd_config` that holds from the next [`OpenSsh::restart`] on.
+    pub fn add_option(&mut self, line: impl Into<String>) {
+        self.builder.lines.push(line.into());
+    }
+
     /// Freezes the server and its sessions: connections stay open and nothing answers, as when a cable is pulled.
     pub fn freeze(&self) {
         self.signal_all(Signal::STOP);
@@ -243,6 +253,13 @@ impl OpenSsh {
     /// Waits until sshd has logged `needle`, from its very start on.
     pub fn wait_for_log(&self, needle: &str) {
         assert!(self.log.wait_for(needle, 0).is_some(), "sshd ended without `{needle}`:\n{}", self.log());
+    }
+
+    /// The same, for tests that have something else going on in their one thread meanwhile.
+    pub async fn wait_for_log_async(&self, needle: &'static str) {
+        let log = self.log.clone();
+        let found = tokio::task::spawn_blocking(move || log.wait_for(needle, 0)).await.unwrap();
+        assert!(found.is_some(), "sshd ended without `{needle}`:\n{}", self.log());
     }
 
     pub fn port(&self) -> u16 {
