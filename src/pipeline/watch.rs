@@ -170,9 +170,8 @@ impl Run<'_> {
             SourceEvent::NewDirectory { root, path } => self.scans.ask(self.engine, Walk::Below(root, path)),
             SourceEvent::Rescan { root, reason } => {
                 match reason {
-                    RescanReason::Start | RescanReason::Interval => {
-                        debug!(path = %display::path(&root.path), ?reason, "scanning")
-                    }
+                    RescanReason::Start => info!(path = %display::path(&root.path), "watching"),
+                    RescanReason::Interval => debug!(path = %display::path(&root.path), ?reason, "scanning"),
                     RescanReason::Overflow | RescanReason::RootReplaced | RescanReason::Degraded => {
                         info!(path = %display::path(&root.path), ?reason, "scanning");
                     }
