@@ -54,6 +54,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
         tokio::select! {
             biased;
             () = shutdown.draining().cancelled() => break,
+            () = engine.stop.cancelled() => break,
             () = sleep_until(due), if due.is_some() => run.examine_due().await?,
             event = watch.recv() => match event {
                 Some(event) => run.handle(event).await?,
