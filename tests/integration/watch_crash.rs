@@ -40,7 +40,7 @@ fn kill_after_kill_loses_and_doubles_nothing() {
     }
     writer.join().unwrap();
     let running = site.watch(["--after", "delete", "--settle", "20ms"]);
-    wait_until("all are archived and deleted", || files(&site.local()).is_empty());
+    wait_until("all are archived and deleted", || names(&site.local()).is_empty());
     let finished = stop(running);
     finished.assert_code(0);
     assert_eq!(Summary::of(&finished).total("failed"), 0);

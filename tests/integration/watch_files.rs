@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::watch::{Lister, Site, Summary, stop, watching};
+use super::watch::{Lister, Site, Summary, names, stop, watching};
 use crate::support::env::{TestEnv, files, noise, run, wait_until, write};
 
 /// Files that stood before, that are written, moved in, copied in, and whole trees: all arrive, whoever watches.
@@ -68,7 +68,7 @@ fn a_file_is_never_seen_before_its_writer_is_done() {
     }
     // Quiet for several settle times, and open still.
     pause(Duration::from_millis(400));
-    assert_eq!(super::watch::names(&site.remote()), BTreeMap::new());
+    assert_eq!(names(&site.remote()), BTreeMap::new());
     drop(slow);
     site.wait_for(1);
     stop(running).assert_code(0);
@@ -244,7 +244,7 @@ fn each_source_has_its_own_rules_and_destination() {
     write(&site.local(), "data/x/c.csv", "c");
     site.wait_for(2);
     other.wait_for(2);
-    wait_until("the archived files are deleted", || files(&site.local().join("data")).is_empty());
+    wait_until("the archived files are deleted", || names(&site.local().join("data")).is_empty());
     let finished = stop(running);
     finished.assert_code(0);
     assert_eq!(site.archived(), contents([("a.log", "a"), ("b.log", "b")]));

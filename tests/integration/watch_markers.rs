@@ -4,15 +4,21 @@ use std::fs;
 use std::path::Path;
 
 use super::watch::{Site, Summary, names, stop, watching};
-use crate::support::env::{files, tree, wait_until, write};
+use crate::support::env::{files, run, tree, wait_until, write};
 
 /// Markers come after their data, before it, and away again; only marked files go, and their markers with them.
-#[test]
-fn a_file_goes_with_its_marker_and_waits_without() {
+fn marked_and_unmarked(kind: &str) {
     let site = Site::new();
     let local = site.local();
     write(&local, "before.csv", "stood before, unmarked");
-    let running = site.watch(["--marker", "{name}.done", "--after", "delete", "--grace", "300ms"]);
+    let running = site.watch([
+        "--marker={name}.done",
+        "--after=delete",
+        "--grace=300ms",
+        "--scan-interval=200ms",
+        "--watcher",
+        kind,
+    ]);
     write(&local, "a.csv", "data first");
     write(&local, "sub/b.csv.done", "");
     write(&local, "sub/b.csv", "marker first");
@@ -22,10 +28,10 @@ fn a_file_goes_with_its_marker_and_waits_without() {
     write(&local, "a.csv.done", "");
     write(&local, "alone.csv.done", "a marker without a file");
     site.wait_for(2);
-    wait_until("the two are disposed of", || files(&local).len() == 3);
+    wait_until("the two are disposed of", || names(&local).len() == 3);
     write(&local, "before.csv.done", "");
     site.wait_for(3);
-    wait_until("that is too", || files(&local).len() == 2);
+    wait_until("that is too", || names(&local).len() == 2);
     let finished = stop(running);
     finished.assert_code(4);
     let summary = Summary::of(&finished);
@@ -35,6 +41,16 @@ fn a_file_goes_with_its_marker_and_waits_without() {
     assert_eq!(archived, ["a.csv", "before.csv", "sub/b.csv"].map(Path::new));
     let left: Vec<_> = files(&local).into_keys().collect();
     assert_eq!(left, ["alone.csv.done", "withdrawn.csv"].map(Path::new));
+}
+
+#[test]
+fn a_file_goes_with_its_marker_and_waits_without() {
+    marked_and_unmarked("inotify");
+}
+
+#[test]
+fn so_it_does_when_polled() {
+    marked_and_unmarked("poll");
 }
 
 #[test]
@@ -49,7 +65,7 @@ fn a_stem_marker_speaks_for_every_file_of_its_stem() {
     site.wait_for(2);
     write(&local, "two.ok", "");
     site.wait_for(3);
-    wait_until("data and markers are gone", || files(&local).is_empty());
+    wait_until("data and markers are gone", || names(&local).is_empty());
     let finished = stop(running);
     finished.assert_code(0);
     assert_eq!(Summary::of(&finished).totals(), (3, 0, 0, 0));
@@ -89,12 +105,12 @@ fn moved_to(directory: &str) {
         write(&local, format!("{number}/{number}.csv.done"), "");
     }
     site.wait_for(21);
-    wait_until("all are moved with their markers", || target.exists() && files(&target).len() == 42);
+    wait_until("all are moved with their markers", || names(&target).len() == 42);
     // A scan after that finds nothing new.
     write(&local, "last.csv", "last");
     write(&local, "last.csv.done", "");
     site.wait_for(22);
-    wait_until("the last is moved", || files(&target).len() == 44);
+    wait_until("the last is moved", || names(&target).len() == 44);
     let finished = stop(running);
     finished.assert_code(0);
     assert_eq!(Summary::of(&finished).totals(), (22, 0, 0, 0));
@@ -105,7 +121,16 @@ fn moved_to(directory: &str) {
 
 #[test]
 fn files_move_to_a_directory_inside_of_the_source() {
-    moved_to("archived/here");
+    moved_to(".archived/here");
+}
+
+#[test]
+fn a_directory_where_moved_files_would_be_found_again_is_refused() {
+    let site = Site::new();
+    let after = format!("move={}", site.local().join("archived").display());
+    let finished = run(&mut site.command(["--after", &after]));
+    finished.assert_code(2);
+    assert!(finished.stderr.contains("would be found again"), "{}", finished.stderr);
 }
 
 #[test]
@@ -120,7 +145,7 @@ fn what_is_written_again_under_the_name_of_a_deleted_file_is_archived_too() {
     for round in 1..=5 {
         write(&site.local(), "report.csv", format!("round {round}"));
         site.wait_for(round);
-        wait_until("it is deleted", || files(&site.local()).is_empty());
+        wait_until("it is deleted", || names(&site.local()).is_empty());
     }
     let finished = stop(running);
     finished.assert_code(0);

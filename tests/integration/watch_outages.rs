@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::watch::{Lister, Site, Summary, archived, embedded_command, names, stop, watching};
 use crate::support::embedded::Embedded;
-use crate::support::env::{TestEnv, files, noise, wait_until, write};
+use crate::support::env::{Running, TestEnv, files, noise, wait_until, write};
 use crate::support::openssh::OpenSsh;
 
 #[test]
@@ -18,7 +18,7 @@ fn a_server_that_is_down_at_the_start_is_waited_for_without_burning_attempts() {
     let mut site = Site::new();
     site.server.kill();
     write(&site.local(), "a.csv", "a");
-    let mut running = site.watch(["--retries", "1"]);
+    let mut running = Running::start(&mut site.command(["--retries", "1"]));
     running.expect_line("is out");
     write(&site.local(), "b.csv", "b");
     site.server.restart();
@@ -50,7 +50,7 @@ fn a_server_that_is_restarted_while_files_arrive_gets_them_all() {
         }
     }
     site.wait_for(600);
-    wait_until("all are deleted", || files(&site.local()).is_empty());
+    wait_until("all are deleted", || names(&site.local()).is_empty());
     let finished = stop(running);
     finished.assert_code(0);
     assert_eq!(site.archived(), files(&expected.local()));
@@ -128,9 +128,9 @@ fn a_server_that_hangs_is_noticed_and_used_again() {
 #[test]
 fn a_full_disk_holds_the_work_until_there_is_room() {
     let env = TestEnv::new();
-    let server = Embedded::with_quirks(&env, Quirks { quota: Some(100_000), ..Quirks::default() });
     write(&env.remote(), "ballast", noise(90_000, 4));
-    let mut running = watching(&mut embedded_command(&env, &server, ["--retries", "2", "-vv"]));
+    let server = Embedded::with_quirks(&env, Quirks { quota: Some(100_000), ..Quirks::default() });
+    let mut running = watching(&mut embedded_command(&env, &server, ["--retries", "2"]));
     for number in 0..4 {
         write(&env.local(), format!("{number}.bin"), noise(20_000, number));
     }
