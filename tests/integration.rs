@@ -25,6 +25,8 @@ mod watch;
 mod watch_crash;
 #[path = "integration/watch_files.rs"]
 mod watch_files;
+#[path = "integration/watch_leftovers.rs"]
+mod watch_leftovers;
 #[path = "integration/watch_lifecycle.rs"]
 mod watch_lifecycle;
 #[path = "integration/watch_markers.rs"]

@@ -114,19 +114,30 @@ fn is_temporary(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "part")
 }
 
-/// Final names in an archive in use, by their whole paths, without reading them.
+/// Final names in an archive in use, by their whole paths, with their sizes, without reading them.
 pub fn names(remote: &Path) -> BTreeMap<PathBuf, u64> {
-    let (mut found, mut todo) = (BTreeMap::new(), vec![remote.to_owned()]);
+    let mut found = sizes(remote);
+    found.retain(|path, _| !is_temporary(path));
+    found
+}
+
+/// Temporary names, in the same way.
+pub fn temporary(remote: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut found = sizes(remote);
+    found.retain(|path, _| is_temporary(path));
+    found
+}
+
+/// The files of a tree that others change meanwhile.
+fn sizes(root: &Path) -> BTreeMap<PathBuf, u64> {
+    let (mut found, mut todo) = (BTreeMap::new(), vec![root.to_owned()]);
     while let Some(directory) = todo.pop() {
-        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
-        for entry in entries.flatten() {
+        // What went away meanwhile is not there.
+        for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
             match entry.metadata() {
-                Ok(found) if found.is_dir() => todo.push(entry.path()),
-                Ok(metadata) if !is_temporary(&entry.path()) => {
-                    found.insert(entry.path(), metadata.len());
-                }
-                // Temporary, or renamed meanwhile.
-                _ => {}
+                Ok(metadata) if metadata.is_dir() => todo.push(entry.path()),
+                Ok(metadata) => drop(found.insert(entry.path(), metadata.len())),
+                Err(_) => {}
             }
         }
     }

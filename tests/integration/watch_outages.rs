@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use archiver::embedded::{Fault, Operation, Quirks, Request};
 use tokio::sync::Notify;
 
-use super::watch::{Lister, Site, Summary, archived, embedded_command, names, stop, watching};
+use super::watch::{Lister, Site, Summary, archived, embedded_command, names, stop, temporary, watching};
 use crate::support::embedded::Embedded;
 use crate::support::env::{Running, TestEnv, files, noise, wait_until, write};
 use crate::support::openssh::OpenSsh;
@@ -65,10 +65,12 @@ fn a_server_killed_in_the_middle_of_a_large_file_shows_no_part_of_it() {
     let lister = Lister::start(site.remote());
     write(&site.local(), "large.bin", &content);
     for _ in 0..2 {
-        wait_until("some of it is there", || staged_bytes(&site) > 4 << 20);
+        wait_until("some of it is there", || temporary(&site.remote()).values().sum::<u64>() > 4 << 20);
         site.server.kill();
-        // Whatever the rest of it, the next attempt begins anew.
-        staged(&site).iter().for_each(|path| fs::remove_file(path).unwrap_or_default());
+        // So that the next round waits for bytes of its own; a server may lose what was not flushed.
+        for path in temporary(&site.remote()).into_keys() {
+            fs::remove_file(path).unwrap();
+        }
         site.server.restart();
     }
     site.wait_for(1);
@@ -76,30 +78,6 @@ fn a_server_killed_in_the_middle_of_a_large_file_shows_no_part_of_it() {
     finished.assert_code(0);
     assert_eq!(lister.finish().into_values().collect::<Vec<_>>(), [vec![50 << 20]]);
     assert_eq!(site.archived(), files(&site.local()));
-}
-
-fn staged(site: &Site) -> Vec<std::path::PathBuf> {
-    let all = crate::support::env::tree(&site.remote());
-    all.into_keys()
-        .filter(|path| path.extension().is_some_and(|e| e == "part"))
-        .map(|p| site.remote().join(p))
-        .collect()
-}
-
-fn staged_bytes(site: &Site) -> u64 {
-    let directories = names(&site.remote());
-    assert!(directories.is_empty(), "{directories:?}");
-    let (mut sum, mut todo) = (0, vec![site.remote()]);
-    while let Some(directory) = todo.pop() {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(found) if found.is_dir() => todo.push(entry.path()),
-                Ok(found) => sum += found.len(),
-                Err(_) => {}
-            }
-        }
-    }
-    sum
 }
 
 /// Connections stay open and nothing answers, as when a cable is pulled.
