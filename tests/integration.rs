@@ -19,3 +19,19 @@ mod embedded_protocol;
 mod ledger;
 #[path = "integration/session.rs"]
 mod session;
+#[path = "integration/watch.rs"]
+mod watch;
+#[path = "integration/watch_crash.rs"]
+mod watch_crash;
+#[path = "integration/watch_files.rs"]
+mod watch_files;
+#[path = "integration/watch_leftovers.rs"]
+mod watch_leftovers;
+#[path = "integration/watch_lifecycle.rs"]
+mod watch_lifecycle;
+#[path = "integration/watch_markers.rs"]
+mod watch_markers;
+#[path = "integration/watch_outages.rs"]
+mod watch_outages;
+#[path = "integration/watch_trees.rs"]
+mod watch_trees;
