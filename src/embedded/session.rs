@@ -32,6 +32,7 @@ impl Sftp {
     /// request, both would wait for ever. What is not taken yet is bounded by the requests that a client has open.
     pub(super) async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let (mut requests, replies) = tokio::io::split(stream);
+        #[expect(clippy::disallowed_methods, reason = "a bound would be the wait that this is to avoid")]
         let (answered, to_send) = mpsc::unbounded_channel();
         let serving = self.serve(&mut requests, answered);
         match futures::future::try_join(serving, self.deliver(to_send, replies)).await.map(|((), ())| ()) {
