@@ -13,6 +13,8 @@ const QUOTA_EXCEEDED: u32 = 15;
 pub enum Consequence {
     /// This file will not go through as it is: permission, name too long, not supported.
     File,
+    /// The user's own rules turn this file away: trying again changes nothing.
+    Policy,
     /// This session is of no more use; the file is tried again on another.
     Session,
     /// The destination does not answer or has no room: hold all work and try again later.

@@ -15,7 +15,7 @@ use tracing::{Instrument, error, warn};
 use super::lease::LeaseKeeper;
 use super::read::Version;
 use super::run::Entry;
-use super::transfer::{End, Transfer};
+use super::transfer::{End, Standing, Transfer};
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
@@ -85,6 +85,14 @@ pub struct Engine {
     pub(super) short: AtomicBool,
 }
 
+/// What is to happen to the local file of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intention {
+    LeaveAlone,
+    /// As its source says; the ledger knows, and a crash cannot make it forget.
+    Dispose,
+}
+
 /// Why a run could not go on.
 #[derive(Debug, Clone)]
 pub enum Failure {
@@ -133,11 +141,14 @@ impl Engine {
         Ok((key, remote))
     }
 
-    /// Notes that a destination was given up.
-    pub fn lost(&self, job: &Job, error: &DestinationError) {
+    /// Notes that a destination was given up. A watch has nothing else to wait for then, and stops.
+    pub fn lost(&self, destination: usize, error: &DestinationError) {
+        if self.patience == Patience::Persistent {
+            self.stop.cancel();
+        }
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         if failure.is_none() {
-            error!(destination = %self.destinations[self.source(job).destination], %error, "giving the destination up");
+            error!(destination = %self.destinations[destination], %error, "giving the destination up");
             *failure = Some(Failure::Destination(error.clone()));
         }
     }
@@ -183,24 +194,40 @@ impl Engine {
     }
 
     /// Makes the commit durable in the ledger, together with the intention to dispose of the local file.
-    pub async fn record(&self, job: &Job, record: Record) -> Result<(), LedgerError> {
+    pub async fn record(&self, job: &Job, record: Record) -> Result<Intention, LedgerError> {
         let recorded = self.hold(|| self.ledger.record(&job.claim, record.clone()));
-        if self.source(job).after == After::Keep {
-            return recorded.await;
-        }
         // One after the other into the same durable batch.
-        let (recorded, disposing) = futures::join!(recorded, self.hold(|| self.ledger.disposing(&job.claim.key)));
-        recorded.and(disposing)
+        let (recorded, intention) = futures::join!(recorded, self.intend(&self.source(job).after, &job.claim.key));
+        recorded?;
+        intention
+    }
+
+    /// Notes durably that the disposal of a recorded file begins, where one is asked for and nobody else is at it.
+    pub async fn intend(&self, after: &After, key: &FileKey) -> Result<Intention, LedgerError> {
+        if *after == After::Keep {
+            return Ok(Intention::LeaveAlone);
+        }
+        match self.hold(|| self.ledger.disposing(key)).await {
+            Ok(()) => Ok(Intention::Dispose),
+            Err(LedgerError::LeaseLost) => Ok(Intention::LeaveAlone),
+            Err(error) => Err(error),
+        }
     }
 
     /// Disposes of the local file of a recorded entry. A disposal that fails is a remark: the file is archived.
-    pub async fn dispose(&self, job: &Job) -> Result<Option<String>, LedgerError> {
-        let after = self.source(job).after.clone();
-        if after == After::Keep {
+    pub async fn dispose(
+        &self,
+        version: &Version,
+        marker: Option<&BelowRoot>,
+        key: &FileKey,
+        intention: Intention,
+    ) -> Result<Option<String>, LedgerError> {
+        if intention == Intention::LeaveAlone {
             return Ok(None);
         }
-        let remark = self.dispose_version(&job.version, job.marker.as_ref(), job.claim.key.id(), after).await;
-        self.hold(|| self.ledger.disposed(&job.claim.key)).await?;
+        let after = self.sources[version.candidate.root.source].after.clone();
+        let remark = self.dispose_version(version, marker, key.id(), after).await;
+        self.hold(|| self.ledger.disposed(key)).await?;
         Ok(remark)
     }
 
@@ -266,7 +293,11 @@ impl Engine {
         if row.status == Status::Failed {
             error!(path = %display::path(&row.path), reason = row.reason.as_deref().unwrap_or_default(), "failed");
         }
-        self.put_row(Some(&job.claim.key), row).await
+        let version = match end.version {
+            Standing::Current => Some(&job.claim.key),
+            Standing::Superseded => None,
+        };
+        self.put_row(version, row).await
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::engine::{Engine, Job};
 use super::read::Version;
+use crate::config::settings::Execution;
 use crate::domain::{Deferral, FileKey, Row, Status, WriterState, display};
 use crate::ledger::{ClaimReply, ClaimRequest, LedgerError, Record};
 use crate::localfs::{OpenError, Thoroughness, writer_of};
@@ -99,6 +100,13 @@ impl Intake {
         let replies = self.engine.hold(|| self.engine.ledger.claim(requests.clone())).await?;
         for ((file, request), reply) in placed.into_iter().zip(requests).zip(replies) {
             match reply {
+                ClaimReply::Claimed(claim) if self.engine.settings.execution == Execution::DryRun => {
+                    let reason = "would be archived (dry run)".to_owned();
+                    let size = file.version.fingerprint.size;
+                    let row = self.row(&file.version.candidate, size, Status::Archived, reason);
+                    let row = Row { remote: Some(claim.remote.as_str().to_owned()), ..row };
+                    self.engine.put_row(Some(&request.key), row).await?;
+                }
                 ClaimReply::Claimed(claim) => {
                     let job = Job { version: file.version, marker: file.marker, claim, began };
                     if self.jobs.send(job).await.is_err() {
@@ -116,13 +124,12 @@ impl Intake {
 
     /// A file that is on record needs no upload, but perhaps a disposal that a crash, or `keep`, left undone.
     async fn recorded(&self, file: Ready, key: &FileKey, record: Record, told: Told) -> Result<(), LedgerError> {
-        let after = self.engine.sources[file.version.candidate.root.source].after.clone();
         let mut reason = format!("archived before as {}", display::escaped(record.remote.as_str()));
-        if after != crate::domain::After::Keep {
-            self.engine.hold(|| self.engine.ledger.disposing(key)).await?;
-            match self.engine.dispose_version(&file.version, file.marker.as_ref(), key.id(), after).await {
-                Some(remark) => reason = format!("{reason}; {remark}"),
-                None => self.engine.hold(|| self.engine.ledger.disposed(key)).await?,
+        if self.engine.settings.execution == Execution::Real {
+            let after = &self.engine.sources[file.version.candidate.root.source].after;
+            let intention = self.engine.intend(after, key).await?;
+            if let Some(remark) = self.engine.dispose(&file.version, file.marker.as_ref(), key, intention).await? {
+                reason = format!("{reason}; {remark}");
             }
         }
         if told == Told::Quietly {
@@ -153,6 +160,13 @@ impl Intake {
 
     pub async fn defer(&self, candidate: &Candidate, bytes: u64, deferral: &Deferral) -> Result<(), LedgerError> {
         self.end(candidate, None, bytes, Status::Deferred, deferral.to_string()).await
+    }
+
+    /// The same for a version that was seen, so that it has one row whatever else this run finds out about it.
+    pub async fn leave(&self, version: &Version, deferral: &Deferral) -> Result<(), LedgerError> {
+        let key = self.engine.place(version).ok().map(|(key, _)| key);
+        let size = version.fingerprint.size;
+        self.end(&version.candidate, key.as_ref(), size, Status::Deferred, deferral.to_string()).await
     }
 
     fn row(&self, candidate: &Candidate, bytes: u64, status: Status, reason: String) -> Row {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{info, warn};
 
@@ -12,6 +13,8 @@ use crate::ledger::{ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, Relea
 use crate::localfs::{OpenError, RootDir};
 use crate::source::{BelowRoot, Candidate, Root};
 
+/// How often a watch looks after what is left behind, and what is too old.
+const HOUSEKEEPING: Duration = Duration::from_secs(3600);
 /// Entries asked for at a time.
 const PAGE: usize = 256;
 
@@ -85,6 +88,19 @@ pub async fn remove_orphans(engine: &Arc<Engine>) -> Result<(), LedgerError> {
         }
     }
     Ok(())
+}
+
+/// What a watch of months does once in a while.
+pub async fn keep_house(engine: &Arc<Engine>) {
+    loop {
+        if let Err(error) = remove_orphans(engine).await {
+            warn!(%error, "temporary names of earlier runs could not be looked after; trying again later");
+        }
+        if let Err(error) = engine.ledger.tidy().await {
+            warn!(%error, "the ledger could not be tidied; trying again later");
+        }
+        tokio::time::sleep(HOUSEKEEPING).await;
+    }
 }
 
 async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan) -> Result<(), LedgerError> {

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod intake;
 pub mod janitor;
 pub mod lease;
+mod outages;
 pub mod push;
 pub mod read;
 pub mod run;

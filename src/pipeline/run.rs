@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::build::BadPath;
 use super::engine::{Engine, Failure, work};
 use super::intake::Intake;
-use super::{janitor, push, watch};
+use super::{janitor, outages, push, watch};
+use crate::config::settings::Execution;
 use crate::domain::display;
 use crate::ledger::LedgerError;
 use crate::shutdown::Shutdown;
@@ -35,13 +37,12 @@ pub enum Input {
 
 /// Runs to the end of its input or until told to stop, whichever comes first.
 pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Result<(), LedgerError> {
-    janitor::finish_disposals(&engine).await?;
+    if engine.settings.execution == Execution::Real {
+        janitor::finish_disposals(&engine).await?;
+    }
     let (jobs, claimed) = mpsc::channel(CLAIMED);
     let workers = tokio::spawn(work(engine.clone(), claimed));
-    let keeper = tokio::spawn({
-        let engine = engine.clone();
-        async move { engine.lease.keep(engine.stop.clone()).await }
-    });
+    let mut attendants = attend(&engine, &input);
     let stopper = tokio::spawn({
         let (shutdown, stop, grace) = (shutdown.clone(), engine.stop.clone(), engine.settings.watch.grace);
         async move {
@@ -74,13 +75,17 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
         reason: format!("the workers failed: {panic}"),
     });
     let mut result = taken.and(worked);
-    if result.is_ok() && engine.failure().is_none() && !engine.stop.is_cancelled() {
-        result = janitor::remove_orphans(&engine).await;
+    if result.is_ok() && engine.failure().is_none() && engine.settings.execution == Execution::Real {
+        // The grace bounds this too.
+        let removed = engine.stop.run_until_cancelled(janitor::remove_orphans(&engine)).await;
+        result = removed.unwrap_or(Ok(()));
     }
     engine.stop.cancel();
     stopper.abort();
-    if let Err(panic) = keeper.await {
-        warn!(%panic, "the task that renews leases failed");
+    while let Some(ended) = attendants.join_next().await {
+        if let Err(panic) = ended {
+            warn!(%panic, "a task beside the workers failed");
+        }
     }
     for archive in &engine.archives {
         archive.pool().close().await;
@@ -89,6 +94,36 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
         Some(Failure::Ledger(error)) => Err(error),
         _ => result,
     }
+}
+
+/// Tasks that run beside the workers until everything stops.
+fn attend(engine: &Arc<Engine>, input: &Input) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let keeper = engine.clone();
+    tasks.spawn(async move { keeper.lease.keep(keeper.stop.clone()).await });
+    let teller = engine.clone();
+    tasks.spawn(async move {
+        let telling = outages::tell(&teller);
+        teller.stop.run_until_cancelled(telling).await;
+    });
+    if matches!(input, Input::Watch) && engine.settings.execution == Execution::Real {
+        // A watch says at once, not with its first file, that the server will never let it in.
+        for destination in 0..engine.archives.len() {
+            let engine = engine.clone();
+            tasks.spawn(async move {
+                let entered = engine.stop.run_until_cancelled(engine.archives[destination].session()).await;
+                if let Some(Err(error)) = entered {
+                    engine.lost(destination, &error);
+                }
+            });
+        }
+        let engine = engine.clone();
+        tasks.spawn(async move {
+            let stop = engine.stop.clone();
+            stop.run_until_cancelled(janitor::keep_house(&engine)).await;
+        });
+    }
+    tasks
 }
 
 /// A candidate, or something that could not become one.

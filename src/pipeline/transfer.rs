@@ -31,6 +31,15 @@ pub struct End {
     pub remote: RemotePath,
     pub sha256: Option<Sha256Digest>,
     pub attempts: u32,
+    pub version: Standing,
+}
+
+/// Whether the version is still the one that stands under its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Current,
+    /// Another one took its place: its row gives way to that one's.
+    Superseded,
 }
 
 /// Why an attempt ended without a commit.
@@ -57,6 +66,34 @@ impl From<LedgerError> for Halt {
     fn from(error: LedgerError) -> Self {
         Self::Ledger(error)
     }
+}
+
+/// What an attempt that went through came to.
+#[derive(Debug)]
+enum Done {
+    /// The bytes with this digest stand under this name; perhaps with a remark.
+    Stands(RemotePath, Sha256Digest, Option<String>),
+    /// Other bytes have this name, and the policy is to skip.
+    TurnedAway(RemotePath),
+}
+
+impl Done {
+    fn of(published: Published, digest: Sha256Digest) -> Self {
+        match published {
+            Published::At(name) => Self::Stands(name, digest, None),
+            Published::AlreadyAt(name) => {
+                Self::Stands(name, digest, Some("the same bytes stood there already".to_owned()))
+            }
+            Published::SkippedFor(name) => Self::TurnedAway(name),
+        }
+    }
+}
+
+/// How the attempts at a file ended.
+#[derive(Debug)]
+enum Outcome {
+    Done(Done),
+    Ended(End),
 }
 
 /// One file's transfer.
@@ -98,40 +135,43 @@ impl<'a> Transfer<'a> {
     /// Runs to an end, or until the engine is told to stop at once.
     pub async fn run(mut self) -> Result<End, LedgerError> {
         let stopped = self.engine.stop.clone();
-        let end = tokio::select! {
+        let outcome = tokio::select! {
             biased;
             () = stopped.cancelled() => None,
-            end = self.attempts() => Some(end?),
+            outcome = self.attempts() => Some(outcome?),
         };
-        match end {
-            Some(end) => Ok(end),
+        match outcome {
+            Some(Outcome::Ended(end)) => Ok(end),
+            // What is committed is recorded, whatever else happens.
+            Some(Outcome::Done(done)) => self.settle(done).await,
             None => self.release(Status::Deferred, Deferral::Interrupted.to_string(), Ending::Unfinished).await,
         }
     }
 
-    async fn attempts(&mut self) -> Result<End, LedgerError> {
+    async fn attempts(&mut self) -> Result<Outcome, LedgerError> {
         let retry = self.engine.settings.retry;
         loop {
             let slot = match self.engine.archive(self.job).session().await {
                 Ok(slot) => slot,
                 Err(error) => {
-                    self.engine.lost(self.job, &error);
-                    return self.release(Status::Failed, error.to_string(), Ending::Unfinished).await;
+                    self.engine.lost(self.engine.source(self.job).destination, &error);
+                    let end = self.release(Status::Failed, describe(&error), Ending::Unfinished).await;
+                    return Ok(Outcome::Ended(end?));
                 }
             };
             self.attempts += 1;
             let halt = match self.attempt(&slot).await {
-                Ok(published) => {
+                Ok(done) => {
                     self.engine.archive(self.job).pool().succeeded();
-                    drop(slot);
-                    return self.settle(published).await;
+                    return Ok(Outcome::Done(done));
                 }
                 Err(halt) => halt,
             };
             let error = match halt {
                 Halt::Ledger(LedgerError::LeaseLost) => {
                     self.clean(&slot).await;
-                    return Ok(self.end(Status::Deferred, Some(Deferral::HeldElsewhere.to_string()), None));
+                    let reason = Deferral::HeldElsewhere.to_string();
+                    return Ok(Outcome::Ended(self.end(Status::Deferred, Some(reason), None)));
                 }
                 Halt::Ledger(error) => return Err(error),
                 Halt::Local(error) => {
@@ -142,13 +182,20 @@ impl<'a> Transfer<'a> {
                         ReadError::Vanished => (Status::Skipped, "it went away before it was archived".to_owned()),
                         ReadError::Failed(why) => (Status::Failed, why.clone()),
                     };
-                    return self.release(status, reason, Ending::Forget).await;
+                    let version = match &error {
+                        ReadError::Changed => Standing::Superseded,
+                        ReadError::Vanished | ReadError::Failed(_) => Standing::Current,
+                    };
+                    let end = self.release(status, reason, Ending::Forget).await?;
+                    return Ok(Outcome::Ended(End { version, ..end }));
                 }
                 Halt::Remote(error) => error,
             };
             match error.consequence {
                 Consequence::Session => slot.broken(),
-                Consequence::File | Consequence::Outage | Consequence::Refusal => self.clean(&slot).await,
+                Consequence::File | Consequence::Policy | Consequence::Outage | Consequence::Refusal => {
+                    self.clean(&slot).await;
+                }
             }
             drop(slot);
             debug!(path = %display::path(&self.job.version.candidate.absolute()), attempt = self.attempts, %error, "attempt failed");
@@ -159,7 +206,7 @@ impl<'a> Transfer<'a> {
                 continue;
             }
             if self.attempts >= retry.max_attempts || self.hopeless(&error) {
-                return self.release(Status::Failed, describe(&error), Ending::Failed).await;
+                return Ok(Outcome::Ended(self.release(Status::Failed, describe(&error), Ending::Failed).await?));
             }
             let delay = retry.backoff.delay(self.attempts, rand::random());
             self.engine.reporter.retrying(
@@ -178,12 +225,12 @@ impl<'a> Transfer<'a> {
         match error.status {
             Some(StatusCode::OpUnsupported) => true,
             Some(StatusCode::PermissionDenied) => self.engine.patience == Patience::Once,
-            _ => error.consequence == Consequence::Refusal,
+            _ => matches!(error.consequence, Consequence::Refusal | Consequence::Policy),
         }
     }
 
     /// Steps 2 to 5: one try to bring the file to its final name.
-    async fn attempt(&mut self, session: &Session) -> Result<(Published, Sha256Digest), Halt> {
+    async fn attempt(&mut self, session: &Session) -> Result<Done, Halt> {
         let rules = self.engine.source(self.job).rules;
         let staging = self.staging.clone();
         let delivery =
@@ -195,12 +242,15 @@ impl<'a> Transfer<'a> {
         if let Some(done) = self.already_committed(session, &delivery).await? {
             return Ok(done);
         }
+        if let Some(name) = self.engine.archive(self.job).turned_away(session, &delivery).await? {
+            return Ok(Done::TurnedAway(name));
+        }
         let digest = self.upload(session, &delivery, before).await?;
         self.confirm().await?;
         match self.engine.archive(self.job).commit(session, &delivery, &digest).await {
             Ok(published) => {
                 self.staged = Staged::Nothing;
-                Ok((published, digest))
+                Ok(Done::of(published, digest))
             }
             Err(error) => {
                 if error.consequence == Consequence::Session {
@@ -212,11 +262,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// The same for a server that cannot rename: the name is judged first, and written in place.
-    async fn attempt_direct(
-        &mut self,
-        session: &Session,
-        delivery: Delivery<'_>,
-    ) -> Result<(Published, Sha256Digest), Halt> {
+    async fn attempt_direct(&mut self, session: &Session, delivery: Delivery<'_>) -> Result<Done, Halt> {
         let own_part = match (self.staged, self.inherited) {
             (Staged::Nothing, Inherited::Settled) => OwnPart::Impossible,
             _ => OwnPart::Possible,
@@ -225,15 +271,16 @@ impl<'a> Transfer<'a> {
         let (digest, head) = blocking(move || Ok((version.digest()?, version.head()?))).await?;
         let name = match self.engine.archive(self.job).choose(session, &delivery, &digest, own_part, &head).await? {
             Choice::Write(name) => name,
-            Choice::AlreadyAt(name) => return Ok((Published::AlreadyAt(name), digest)),
-            Choice::SkippedFor(name) => return Ok((Published::SkippedFor(name), digest)),
+            Choice::AlreadyAt(name) => return Ok(Done::of(Published::AlreadyAt(name), digest)),
+            Choice::SkippedFor(name) => return Ok(Done::TurnedAway(name)),
         };
         self.inherited = Inherited::Settled;
         self.confirm().await?;
         let delivery = Delivery { staging: &name, ..delivery };
         let digest = self.upload(session, &delivery, Before::Foreign).await?;
         self.staged = Staged::Nothing;
-        Ok((self.engine.archive(self.job).commit(session, &delivery, &digest).await?, digest))
+        let published = self.engine.archive(self.job).commit(session, &delivery, &digest).await?;
+        Ok(Done::of(published, digest))
     }
 
     /// Steps 3 and 4: the bytes to their temporary name, verified.
@@ -249,7 +296,7 @@ impl<'a> Transfer<'a> {
         let sent = |bytes| progress.sent(bytes);
         let version = self.version.clone();
         let mut opened = blocking(move || version.open()).await?;
-        let kept = Kept { mtime: mtime_v3(opened.mtime_secs), mode: opened.mode };
+        let kept = Kept { mtime: mtime_v3(opened.mtime_secs), mode: remote_mode(opened.mode) };
         let (staged, digest) = if delivery.size <= SMALL_BYTES {
             let version = self.version.clone();
             let (bytes, digest) = blocking(move || version.read_whole(&mut opened)).await?;
@@ -298,11 +345,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Step 5: whether the bytes stand under their final name already, from a commit whose reply was lost.
-    async fn already_committed(
-        &mut self,
-        session: &Session,
-        delivery: &Delivery<'_>,
-    ) -> Result<Option<(Published, Sha256Digest)>, Halt> {
+    async fn already_committed(&mut self, session: &Session, delivery: &Delivery<'_>) -> Result<Option<Done>, Halt> {
         let Some(digest) = self.ambiguous else { return Ok(None) };
         let Some(name) = self.engine.archive(self.job).reconcile(session, delivery, &digest).await? else {
             return Ok(None);
@@ -311,29 +354,29 @@ impl<'a> Transfer<'a> {
             self.engine.archive(self.job).remove(session, delivery.staging).await?;
             self.staged = Staged::Nothing;
         }
-        Ok(Some((Published::At(name), digest)))
+        Ok(Some(Done::Stands(name, digest, None)))
     }
 
     /// Step 6: the record, then the local file.
-    async fn settle(&mut self, (published, digest): (Published, Sha256Digest)) -> Result<End, LedgerError> {
-        let (remote, remark) = match published {
-            Published::At(remote) => (remote, None),
-            Published::AlreadyAt(remote) => (remote, Some("the same bytes stood there already".to_owned())),
-            Published::SkippedFor(remote) => {
+    async fn settle(&mut self, done: Done) -> Result<End, LedgerError> {
+        let (remote, digest, remark) = match done {
+            Done::Stands(remote, digest, remark) => (remote, digest, remark),
+            Done::TurnedAway(remote) => {
                 let reason = format!("another file stands at {}", display::escaped(remote.as_str()));
                 return self.release(Status::Skipped, reason, Ending::Forget).await;
             }
         };
         let record = Record { remote: remote.clone(), sha256: digest, recorded_at: self.engine.now() };
-        match self.engine.record(self.job, record).await {
-            Ok(()) => {}
+        let intention = match self.engine.record(self.job, record).await {
+            Ok(intention) => intention,
             Err(LedgerError::LeaseLost) => {
                 // A successor owns the file; it finds these bytes under their name and records them itself.
                 return Ok(self.end(Status::Deferred, Some(Deferral::HeldElsewhere.to_string()), None));
             }
             Err(error) => return Err(error),
-        }
-        let disposal = self.engine.dispose(self.job).await?;
+        };
+        let Job { version, marker, claim, .. } = self.job;
+        let disposal = self.engine.dispose(version, marker.as_ref(), &claim.key, intention).await?;
         self.staged = Staged::Nothing;
         let mut end = self.end(Status::Archived, disposal.or(remark), Some(digest));
         end.remote = remote;
@@ -375,7 +418,8 @@ impl<'a> Transfer<'a> {
     }
 
     fn end(&self, status: Status, reason: Option<String>, sha256: Option<Sha256Digest>) -> End {
-        End { status, reason, remote: self.job.claim.remote.clone(), sha256, attempts: self.attempts }
+        let version = Standing::Current;
+        End { status, reason, remote: self.job.claim.remote.clone(), sha256, attempts: self.attempts, version }
     }
 }
 
@@ -405,6 +449,12 @@ async fn blocking<T: Send + 'static>(
 /// SFTP version 3 has 32 bits for seconds: times before 1970 become 1970, times from 2106 on stay at the last second.
 fn mtime_v3(seconds: i64) -> u32 {
     u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
+}
+
+/// Permission bits without set-ID and sticky bits, which mean something else to another machine's users, and with
+/// read permission for the owner, without which nobody could verify the file.
+fn remote_mode(mode: u32) -> u32 {
+    mode & 0o777 | 0o400
 }
 
 /// What one upload holds in memory: a small file, or the window of a large one and what was read ahead.

@@ -150,21 +150,15 @@ impl Reporter {
         tracing::warn!(file = %display::path(path), attempt, ?delay, %error, "attempt failed, trying again");
     }
 
-    /// A destination takes nothing now and is asked again after `retry_in`. Logged when it begins or its reason
-    /// changes, not at each attempt to reach it.
+    /// A destination takes nothing now and is asked again after `retry_in`. The pool logs it.
     pub fn destination_down(&self, destination: &str, reason: &str, retry_in: Duration) {
         let outage = Outage { reason: reason.to_owned(), retry_in };
-        let before = self.state().outages.insert(destination.to_owned(), outage);
-        if before.is_none_or(|before| before.reason != reason) {
-            tracing::warn!(destination, reason, ?retry_in, "destination is down, holding all work for it");
-        }
+        self.state().outages.insert(destination.to_owned(), outage);
     }
 
-    /// A destination takes files. Logged only where it was down.
+    /// A destination takes files.
     pub fn destination_up(&self, destination: &str) {
-        if self.state().outages.remove(destination).is_some() {
-            tracing::info!(destination, "destination is up again");
-        }
+        self.state().outages.remove(destination);
     }
 
     pub fn phase(&self, phase: Phase) {

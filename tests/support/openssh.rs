@@ -24,27 +24,21 @@ pub fn is_root() -> bool {
 /// What sshd wrote to its log so far, and a way to wait for more.
 #[derive(Default)]
 struct Log {
-    text: Mutex<(String, Ended)>,
+    /// With the number of the last start whose log has ended: an earlier one may end late, while the next one runs.
+    text: Mutex<(String, u32)>,
     grown: Condvar,
 }
 
-#[derive(Default, PartialEq, Clone, Copy)]
-enum Ended {
-    #[default]
-    No,
-    Yes,
-}
-
 impl Log {
-    /// Waits until `needle` stands at or after byte `from`; gives the place behind it. `None` when the log ended without it.
-    fn wait_for(&self, needle: &str, from: usize) -> Option<usize> {
+    /// Waits until `needle` stands at or after byte `from`. `false` when the log of this start ended without it.
+    fn wait_for(&self, needle: &str, from: usize, start: u32) -> bool {
         let guard = self.text.lock().unwrap();
-        let (guard, timeout) = self
-            .grown
-            .wait_timeout_while(guard, PATIENCE, |(text, ended)| !text[from..].contains(needle) && *ended == Ended::No)
-            .unwrap();
-        assert!(!timeout.timed_out(), "sshd never logged `{needle}`:\n{}", guard.0);
-        guard.0[from..].find(needle).map(|at| from + at + needle.len())
+        let waiting = |state: &mut (String, u32)| !state.0[from..].contains(needle) && state.1 < start;
+        let (guard, timeout) = self.grown.wait_timeout_while(guard, PATIENCE, waiting).unwrap();
+        let (found, text) = (guard.0[from..].contains(needle), guard.0.clone());
+        drop(guard);
+        assert!(!timeout.timed_out(), "sshd never logged `{needle}`:\n{text}");
+        found
     }
 }
 
@@ -91,6 +85,8 @@ pub struct OpenSsh {
     user: String,
     port: u16,
     child: Option<Child>,
+    /// How often it was started.
+    starts: u32,
     log: Arc<Log>,
     builder: Builder,
 }
@@ -131,7 +127,7 @@ impl OpenSsh {
             Some(_) => "nobody".into(),
             None => String::from_utf8(run(Command::new("id").arg("-un"))).unwrap().trim().to_owned(),
         };
-        let mut server = Self { dir, jail, user, port: 0, child: None, log: Arc::default(), builder };
+        let mut server = Self { dir, jail, user, port: 0, child: None, starts: 0, log: Arc::default(), builder };
         // The port is free when asked for, but may be taken by the time sshd binds it.
         let started = (0..20).any(|_| {
             server.port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
@@ -152,12 +148,17 @@ impl OpenSsh {
         if punishes_failed_logins() {
             lines.push("PerSourcePenalties no".into());
         }
-        lines.push(format!(
+        let defaults = format!(
             "Port {}\nListenAddress 127.0.0.1\nPidFile none\nAuthorizedKeysFile {dir}/authorized_keys\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
-             PermitRootLogin yes\nMaxStartups 100\nMaxSessions 100\nLogLevel VERBOSE\nSubsystem sftp internal-sftp\n",
+             PermitRootLogin yes\nMaxStartups 100\nMaxSessions 100\nLogLevel VERBOSE\nSubsystem sftp internal-sftp",
             self.port
-        ));
+        );
+        // Not for every keyword does the first value win (MaxStartups).
+        let keyword = |line: &str| line.split(' ').next().map(str::to_owned);
+        let chosen: Vec<_> = lines.iter().map(|line| keyword(line)).collect();
+        lines.extend(defaults.lines().filter(|line| !chosen.contains(&keyword(line))).map(str::to_owned));
+        lines.push(String::new());
         lines.join("\n")
     }
 
@@ -166,7 +167,8 @@ impl OpenSsh {
         let config = self.dir.path().join("sshd_config");
         std::fs::write(&config, self.config()).unwrap();
         let from = self.log.text.lock().unwrap().0.len();
-        self.log.text.lock().unwrap().1 = Ended::No;
+        self.starts += 1;
+        let start = self.starts;
         let mut child = Command::new(SSHD)
             .args(["-D", "-e", "-f"])
             .arg(&config)
@@ -183,11 +185,13 @@ impl OpenSsh {
                 log.text.lock().unwrap().0.push_str(&(line + "\n"));
                 log.grown.notify_all();
             }
-            log.text.lock().unwrap().1 = Ended::Yes;
+            let mut state = log.text.lock().unwrap();
+            state.1 = state.1.max(start);
+            drop(state);
             log.grown.notify_all();
         });
         self.child = Some(child);
-        let up = self.log.wait_for("Server listening on", from).is_some();
+        let up = self.log.wait_for("Server listening on", from, start);
         if !up {
             self.child.take().unwrap().wait().unwrap();
         }
@@ -211,6 +215,11 @@ impl OpenSsh {
     pub fn restart(&mut self) {
         self.kill();
         assert!(self.spawn(), "sshd does not start again:\n{}", self.log());
+    }
+
+    /// A line for `sshd_config` that holds from the next [`OpenSsh::restart`] on.
+    pub fn add_option(&mut self, line: impl Into<String>) {
+        self.builder.lines.push(line.into());
     }
 
     /// Freezes the server and its sessions: connections stay open and nothing answers, as when a cable is pulled.
@@ -242,7 +251,14 @@ impl OpenSsh {
 
     /// Waits until sshd has logged `needle`, from its very start on.
     pub fn wait_for_log(&self, needle: &str) {
-        assert!(self.log.wait_for(needle, 0).is_some(), "sshd ended without `{needle}`:\n{}", self.log());
+        assert!(self.log.wait_for(needle, 0, self.starts), "sshd ended without `{needle}`:\n{}", self.log());
+    }
+
+    /// The same, for tests that have something else going on in their one thread meanwhile.
+    pub async fn wait_for_log_async(&self, needle: &'static str) {
+        let (log, start) = (self.log.clone(), self.starts);
+        let found = tokio::task::spawn_blocking(move || log.wait_for(needle, 0, start)).await.unwrap();
+        assert!(found, "sshd ended without `{needle}`:\n{}", self.log());
     }
 
     pub fn port(&self) -> u16 {

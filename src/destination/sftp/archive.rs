@@ -148,6 +148,16 @@ impl Archive {
         }
     }
 
+    /// Whether the file is turned away before it is sent; see [`Publication::turned_away`].
+    pub async fn turned_away(
+        &self,
+        session: &Session,
+        delivery: &Delivery<'_>,
+    ) -> Result<Option<RemotePath>, DestinationError> {
+        // Nothing that is asked here depends on the bytes.
+        publication(delivery, &Sha256Digest([0; 32])).turned_away(session).await
+    }
+
     /// The name under which these bytes stand already, after a commit whose reply was lost.
     pub async fn reconcile(
         &self,

@@ -11,11 +11,11 @@ use russh::keys::agent::client::{AgentClient, AgentStream};
 use russh::keys::{Certificate, HashAlg, PrivateKeyWithHashAlg, PublicKey};
 use russh::{MethodKind, MethodSet};
 
-use super::connect::Guard;
+use super::connect::{Farewell, Guard};
 use super::identity::{self, Identity};
 use crate::config::settings::Secret;
 use crate::destination::DestinationError;
-use crate::domain::display;
+use crate::domain::{display, name};
 
 /// Servers ask again after a wrong answer; the same password is not sent twice, and an empty round costs nothing.
 const MAX_ROUNDS: usize = 5;
@@ -78,6 +78,7 @@ enum Step {
 
 struct Login<'a> {
     handle: &'a mut Handle<Guard>,
+    farewell: &'a Farewell,
     user: &'a str,
     what: String,
     credentials: &'a Credentials,
@@ -91,6 +92,7 @@ struct Login<'a> {
 /// Logs in; gives the method that did it, for people: `publickey (/keys/id_ed25519)`.
 pub async fn authenticate(
     handle: &mut Handle<Guard>,
+    farewell: &Farewell,
     user: &str,
     host: &str,
     credentials: &Credentials,
@@ -103,7 +105,8 @@ pub async fn authenticate(
         Ok(AuthResult::Failure { remaining_methods, .. }) => remaining_methods,
         Err(error) => return Err(DestinationError::outage(what, error.to_string())),
     };
-    let mut login = Login { handle, user, what, credentials, offered, tried: Tried::default(), done: Vec::new() };
+    let mut login =
+        Login { handle, farewell, user, what, credentials, offered, tried: Tried::default(), done: Vec::new() };
     login.run(identities).await
 }
 
@@ -124,7 +127,7 @@ impl Login<'_> {
                 return Ok(how);
             }
             if self.handle.is_closed() {
-                return Err(self.hung_up());
+                return Err(self.hung_up().await);
             }
         }
     }
@@ -295,14 +298,22 @@ impl Login<'_> {
         DestinationError::outage(self.what.clone(), format!("the connection was lost ({error})"))
     }
 
-    /// The server ended the connection while we were trying.
-    fn hung_up(&self) -> DestinationError {
-        let why = format!("the server ended the connection; tried: {}", self.tried);
-        match self.tried.0.len() {
-            // MaxAuthTries is 6 unless set otherwise, and counts half of it and more in some set-ups.
-            0..3 => DestinationError::outage(self.what.clone(), why),
-            _ => DestinationError::refusal(self.what.clone(), why)
-                .hint("servers take few attempts: name the one key that is meant with --identity"),
+    /// The connection ended while we were trying. Said goodbye, the server had enough of us (`MaxAuthTries`); without a
+    /// word, the network may be to blame.
+    async fn hung_up(&mut self) -> DestinationError {
+        // Its task ends now; after that it is known whether there was a word.
+        let _ = (&mut *self.handle).await;
+        let farewell = self.farewell.lock().expect("no panic while held").clone();
+        match farewell {
+            None => {
+                DestinationError::outage(self.what.clone(), format!("the connection was lost; tried: {}", self.tried))
+            }
+            Some(text) => {
+                let text = display::escaped(name::truncated(text.trim(), 200)).to_string();
+                let why = format!("the server ended the connection and said `{text}`; tried: {}", self.tried);
+                DestinationError::refusal(self.what.clone(), why)
+                    .hint("check user and secret; servers take few attempts, so name the one key that is meant with --identity")
+            }
         }
     }
 

@@ -6,9 +6,9 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use russh::client::{self, Handle};
+use russh::client::{self, DisconnectReason, Handle};
 use russh::keys::PublicKeyOrCertificate;
-use russh::{ChannelMsg, ChannelOpenFailure, Disconnect, Preferred};
+use russh::{ChannelMsg, Disconnect, Preferred};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -58,6 +58,7 @@ struct Life {
     _guard: DropGuard,
     server: String,
     host_key: PresentedKey,
+    farewell: Farewell,
     _via: Via,
 }
 
@@ -253,16 +254,18 @@ impl Target {
         let guard = cut.clone().drop_guard();
         let head = Head::default();
         let presented = Arc::new(Mutex::new(None));
+        let farewell = Farewell::default();
         let stream = Severable::new(dialled.stream, &cut, head.clone());
         // The rules outlive the connection, for a key is shown again whenever keys are exchanged anew.
-        let verdict = Guard { rules: self.host_keys.clone(), lookup, presented: presented.clone() };
+        let verdict =
+            Guard { rules: self.host_keys.clone(), lookup, presented: presented.clone(), farewell: farewell.clone() };
         let handle = client::connect_stream(Arc::new(config), stream, verdict)
             .await
             .map_err(|error| self.handshake_failed(error, &head))?;
         let host_key = presented.lock().expect("no panic while held").take();
         let host_key = host_key.ok_or_else(|| DestinationError::outage(self.connecting(), "no host key was shown"))?;
         let server = head.identification().unwrap_or_default();
-        Ok(Handshaken { handle, life: Life { cut, _guard: guard, server, host_key, _via: dialled.via } })
+        Ok(Handshaken { handle, life: Life { cut, _guard: guard, server, host_key, farewell, _via: dialled.via } })
     }
 
     fn handshake_failed(&self, error: GuardError, head: &Head) -> DestinationError {
@@ -294,7 +297,8 @@ impl Target {
 
     async fn authenticate(&self, handshaken: Handshaken) -> Result<Connection, DestinationError> {
         let Handshaken { mut handle, life } = handshaken;
-        let method = auth::authenticate(&mut handle, &self.user, &self.name(), &self.credentials).await?;
+        let method =
+            auth::authenticate(&mut handle, &life.farewell, &self.user, &self.name(), &self.credentials).await?;
         tracing::debug!("logged in to {} as {} with {method}", self.name(), display::escaped(&self.user));
         Ok(Connection { handle, life, method, name: self.name(), timeouts: self.timeouts })
     }
@@ -308,10 +312,11 @@ impl Connection {
         let work = async {
             let opened = self.handle.channel_open_session().await;
             let mut channel = opened.map_err(|error| match error {
-                russh::Error::ChannelOpenFailure(
-                    reason @ (ChannelOpenFailure::AdministrativelyProhibited | ChannelOpenFailure::ResourceShortage),
-                ) => DestinationError::throttled(what.clone(), format!("the server opens no channel: {reason:?}"))
-                    .hint("it may allow fewer sessions (MaxSessions of sshd)"),
+                // OpenSSH gives no better reason than `connect failed` (session.c, MaxSessions).
+                russh::Error::ChannelOpenFailure(reason) => {
+                    DestinationError::throttled(what.clone(), format!("the server opens no channel: {reason:?}"))
+                        .hint("it may allow fewer sessions (MaxSessions of sshd)")
+                }
                 error => DestinationError::outage(what.clone(), error.to_string()),
             })?;
             let no_sftp = || {
@@ -373,7 +378,11 @@ pub struct Guard {
     rules: Arc<HostKeys>,
     lookup: Lookup,
     presented: Arc<Mutex<Option<PresentedKey>>>,
+    farewell: Farewell,
 }
+
+/// What the server said when it ended the connection by SSH_MSG_DISCONNECT, which a network does not do.
+pub type Farewell = Arc<Mutex<Option<String>>>;
 
 /// Keeps our own error, with its hint, on its way through russh.
 #[derive(Debug)]
@@ -397,5 +406,15 @@ impl client::Handler for Guard {
             self.rules.check(&self.lookup, presented, now).map_err(|error| GuardError::Refused(Box::new(error)))?;
         *self.presented.lock().expect("no panic while held") = Some(key);
         Ok(true)
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason<GuardError>) -> Result<(), GuardError> {
+        match reason {
+            DisconnectReason::ReceivedDisconnect(info) => {
+                *self.farewell.lock().expect("no panic while held") = Some(info.message);
+                Ok(())
+            }
+            DisconnectReason::Error(error) => Err(error),
+        }
     }
 }

@@ -57,7 +57,7 @@ pub async fn choose(
         }
     }
     Err(DestinationError::new(
-        Consequence::File,
+        Consequence::Policy,
         format!("publishing {}", display::escaped(publication.wanted.as_str())),
         "another file has that name",
     )

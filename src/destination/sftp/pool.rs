@@ -203,7 +203,7 @@ impl Pool {
                 state.last_error = Some(error.clone());
                 state.stopped.get_or_insert_with(|| error.clone());
             }
-            Consequence::File | Consequence::Session => return,
+            Consequence::File | Consequence::Policy | Consequence::Session => return,
         }
         drop(state);
         self.inner.changed.notify_waiters();

@@ -2,7 +2,7 @@
 
 use super::compare::{Found, compare};
 use super::features::RenameBehaviour;
-use super::session::Session;
+use super::session::{Kind, Session};
 use super::stage::remove_if_there;
 use crate::destination::error::StatusCode;
 use crate::destination::{Consequence, DestinationError};
@@ -48,18 +48,37 @@ impl Publication<'_> {
                 Ok(Published::AlreadyAt(self.wanted.clone()))
             }
             // Whatever had the name went away meanwhile: the next attempt finds it free.
-            (Found::Nothing, _) => Err(self.error("the name was taken and is free again")),
+            (Found::Nothing, _) => Err(self.error(Consequence::File, "the name was taken and is free again")),
             (_, OnConflict::Rename) => self.commit_beside(session).await,
-            (_, OnConflict::Skip) => {
-                remove_if_there(session, self.temporary).await?;
-                Ok(Published::SkippedFor(self.wanted.clone()))
-            }
             (Found::NotAFile, OnConflict::Overwrite) => Err(self
-                .error("a directory or link has that name")
+                .error(Consequence::Policy, "a directory or link has that name")
                 .hint("remove it on the server, or use --on-conflict rename")),
             (Found::OtherBytes, OnConflict::Overwrite) => self.overwrite(session).await,
-            (_, OnConflict::Fail) => Err(self
-                .error("another file has that name")
+            (_, OnConflict::Skip | OnConflict::Fail) => {
+                remove_if_there(session, self.temporary).await?;
+                self.conflict().map(Published::SkippedFor)
+            }
+        }
+    }
+
+    /// Before a byte is sent: whether the policy turns the file away because other bytes have its name. The same size
+    /// says nothing yet; then the commit decides.
+    pub async fn turned_away(&self, session: &Session) -> Result<Option<RemotePath>, DestinationError> {
+        if matches!(self.on_conflict, OnConflict::Rename | OnConflict::Overwrite) {
+            return Ok(None);
+        }
+        match session.lstat(self.wanted).await? {
+            Some(there) if there.kind != Kind::File || there.size != Some(self.size) => self.conflict().map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Other bytes have the name, and they stay.
+    fn conflict(&self) -> Result<RemotePath, DestinationError> {
+        match self.on_conflict {
+            OnConflict::Skip => Ok(self.wanted.clone()),
+            OnConflict::Rename | OnConflict::Overwrite | OnConflict::Fail => Err(self
+                .error(Consequence::Policy, "another file has that name")
                 .hint("use --on-conflict rename to keep both, or overwrite to replace it")),
         }
     }
@@ -84,7 +103,10 @@ impl Publication<'_> {
                 remove_if_there(session, self.temporary).await?;
                 Ok(Published::AlreadyAt(beside))
             }
-            _ => Err(self.error(format!("other files have both that name and {}", display::escaped(beside.name())))),
+            _ => {
+                let why = format!("other files have both that name and {}", display::escaped(beside.name()));
+                Err(self.error(Consequence::Policy, why))
+            }
         }
     }
 
@@ -147,7 +169,7 @@ impl Publication<'_> {
         Ok(Published::At(self.wanted.clone()))
     }
 
-    fn error(&self, why: impl Into<String>) -> DestinationError {
-        DestinationError::new(Consequence::File, format!("publishing {}", display::escaped(self.wanted.as_str())), why)
+    fn error(&self, consequence: Consequence, why: impl Into<String>) -> DestinationError {
+        DestinationError::new(consequence, format!("publishing {}", display::escaped(self.wanted.as_str())), why)
     }
 }

@@ -91,10 +91,16 @@ impl Stage<'_> {
         let (file, existing) = self.open().await?;
         match body {
             Body::Whole(bytes) => self.whole(&file, bytes).await,
-            Body::Pieces(pieces) => {
-                self.pieces(&file, pieces, existing).await?;
-                self.finish(&file).await
-            }
+            Body::Pieces(pieces) => match self.pieces(&file, pieces, existing).await {
+                Ok(()) => self.finish(&file).await,
+                Err(error) => {
+                    // The handle would stay open for as long as the session does.
+                    if error.consequence != Consequence::Session {
+                        let _ = self.session.close(&file).await;
+                    }
+                    Err(error)
+                }
+            },
         }
     }
 
