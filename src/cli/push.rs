@@ -11,8 +11,8 @@ use crate::config::settings::{FileList, ListOrigin, Separator};
 const AFTER_HELP: &str = "\
 Examples:
   archiver push --to sftp://pine@host/upload reports/
-  archiver push -t sftp://pine@host/~/in --include '**/*.csv' --after delete out/
-  find out -name '*.csv' -print0 | archiver push -t sftp://pine@host/in --files-from - -0 out
+  archiver push -t sftp://pine@host/~/in --include '**/*.csv' out/
+  find out -name '*.csv' -print0 | archiver push -0 --files-from - out
   archiver push --summary json > summary.json     all else from archiver.toml";
 
 #[derive(Debug, Args)]
