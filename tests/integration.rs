@@ -11,12 +11,16 @@ mod config_reference;
 mod source;
 mod support;
 
+#[path = "integration/demo.rs"]
+mod demo;
 #[path = "integration/embedded.rs"]
 mod embedded;
 #[path = "integration/embedded_protocol.rs"]
 mod embedded_protocol;
 #[path = "integration/ledger.rs"]
 mod ledger;
+#[path = "integration/serve.rs"]
+mod serve;
 #[path = "integration/session.rs"]
 mod session;
 #[path = "integration/watch.rs"]

@@ -83,7 +83,7 @@ impl Resolver<'_> {
                 CommandKind::Watch => self.missing(
                     "nothing to watch: give a directory or --source SPEC, set ARCHIVER_SOURCE, or write a [[source]] in archiver.toml",
                 ),
-                CommandKind::Check | CommandKind::Serve | CommandKind::Show => {}
+                CommandKind::Check | CommandKind::Serve | CommandKind::Demo | CommandKind::Show => {}
             }
         }
     }
