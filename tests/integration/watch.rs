@@ -67,7 +67,7 @@ impl Site {
     #[track_caller]
     pub fn wait_for(&self, count: usize) {
         let remote = self.remote();
-        wait_until(&format!("{count} files are archived, of {:?}", names(&remote)), || names(&remote).len() >= count);
+        wait_until(&format!("{count} files are archived in {}", remote.display()), || names(&remote).len() >= count);
     }
 }
 

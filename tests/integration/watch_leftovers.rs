@@ -1,11 +1,12 @@
 //! What an `archiver watch` that was stopped in the middle leaves on the server, and what the next one makes of it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 
-use super::watch::{Lister, Site, Summary, stop, temporary, watching};
+use super::watch::{Lister, Site, Summary, names, stop, temporary, watching};
 use crate::support::env::{Running, files, noise, wait_until, write};
 
 const LARGE: usize = 70 << 20;
@@ -25,7 +26,8 @@ fn killed_in_the_middle(site: &Site) -> PathBuf {
 fn a_large_file_is_taken_up_again_where_it_was_left() {
     let site = Site::new();
     killed_in_the_middle(&site);
-    let before = temporary(&site.remote()).into_values().sum::<u64>();
+    let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+    let left = temporary(&site.remote()).into_keys().map(|path| inode(&path)).collect::<Vec<_>>();
     let lister = Lister::start(site.remote());
     let running = site.watch([]);
     site.wait_for(1);
@@ -33,7 +35,9 @@ fn a_large_file_is_taken_up_again_where_it_was_left() {
     finished.assert_code(0);
     assert_eq!(lister.finish().into_values().collect::<Vec<_>>(), [vec![LARGE as u64]]);
     assert_eq!(site.archived(), files(&site.local()));
-    assert!(before > 0 && Summary::of(&finished).totals() == (1, 0, 0, 0));
+    assert_eq!(Summary::of(&finished).totals(), (1, 0, 0, 0));
+    // The very file that was left, not another one.
+    assert_eq!(names(&site.remote()).into_keys().map(|path| inode(&path)).collect::<Vec<_>>(), left);
 }
 
 #[test]
