@@ -17,5 +17,7 @@ mod embedded;
 mod embedded_protocol;
 #[path = "integration/ledger.rs"]
 mod ledger;
+#[path = "integration/push.rs"]
+mod push;
 #[path = "integration/session.rs"]
 mod session;
