@@ -162,9 +162,9 @@ impl<K: Eq + Hash> Waiting<K> {
         self.files.values().map(|held| held.fingerprint.size).sum()
     }
 
-    /// Every file that waits, with its size in bytes and the reason.
-    pub fn iter(&self) -> impl Iterator<Item = (&K, u64, &Deferral)> {
-        self.files.iter().map(|(key, held)| (&**key, held.fingerprint.size, &held.deferral))
+    /// Every file that waits, with the version that was seen last and the reason.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, Fingerprint, &Deferral)> {
+        self.files.iter().map(|(key, held)| (&**key, held.fingerprint, &held.deferral))
     }
 
     fn remove(&mut self, key: &K) -> Option<Held> {
@@ -247,7 +247,8 @@ mod tests {
         let no_marker = Decision::Wait { deferral: Deferral::NoMarker("a.done".into()), until: None };
         assert_eq!(waiting.observe("a", &missing, RULES, start), no_marker);
         assert_eq!(waiting.next_due(), None);
-        assert_eq!(waiting.iter().collect::<Vec<_>>(), [(&"a", 1, &Deferral::NoMarker("a.done".into()))]);
+        let held = (&"a", missing.fingerprint, &Deferral::NoMarker("a.done".into()));
+        assert_eq!(waiting.iter().collect::<Vec<_>>(), [held]);
         let marked = seen(1, MarkerState::Stands, WriterState::None);
         assert_eq!(waiting.observe("a", &marked, RULES, start + RULES.settle), Decision::Ready);
     }

@@ -11,6 +11,8 @@ mod config_reference;
 mod source;
 mod support;
 
+#[path = "integration/demo.rs"]
+mod demo;
 #[path = "integration/embedded.rs"]
 mod embedded;
 #[path = "integration/embedded_protocol.rs"]
@@ -19,5 +21,23 @@ mod embedded_protocol;
 mod ledger;
 #[path = "integration/push.rs"]
 mod push;
+#[path = "integration/serve.rs"]
+mod serve;
 #[path = "integration/session.rs"]
 mod session;
+#[path = "integration/watch.rs"]
+mod watch;
+#[path = "integration/watch_crash.rs"]
+mod watch_crash;
+#[path = "integration/watch_files.rs"]
+mod watch_files;
+#[path = "integration/watch_leftovers.rs"]
+mod watch_leftovers;
+#[path = "integration/watch_lifecycle.rs"]
+mod watch_lifecycle;
+#[path = "integration/watch_markers.rs"]
+mod watch_markers;
+#[path = "integration/watch_outages.rs"]
+mod watch_outages;
+#[path = "integration/watch_trees.rs"]
+mod watch_trees;

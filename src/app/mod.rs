@@ -30,8 +30,12 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
         Command::Push(args) => with_settings(args.layer(), &environment, CommandKind::Push, archive::push),
         Command::Watch(args) => with_settings(args.layer(), &environment, CommandKind::Watch, archive::watch),
         Command::Check(args) => with_settings(args.layer(), &environment, CommandKind::Check, check::run),
-        Command::Demo(args) => with_log(args.log.clone().layer(), &environment, |console| demo::run(args, console)),
-        Command::Serve(args) => with_log(args.log.clone().layer(), &environment, |console| serve::run(args, console)),
+        Command::Demo(args) => {
+            with_log(args.log.clone().layer(), &environment, CommandKind::Demo, |console| demo::run(args, console))
+        }
+        Command::Serve(args) => {
+            with_log(args.log.clone().layer(), &environment, CommandKind::Serve, |console| serve::run(args, console))
+        }
         Command::Config(args) => match args.command {
             ConfigCommand::Show(show) => {
                 let format = show.format;
@@ -79,13 +83,14 @@ fn with_settings<F: Future<Output = Exit>>(
 fn with_log<F: Future<Output = Exit>>(
     layer: CommandLayer,
     environment: &Environment,
+    kind: CommandKind,
     command: impl FnOnce(Console) -> F,
 ) -> Exit {
-    let log: LogSettings = match config::resolve_log(&layer, environment) {
+    let log: LogSettings = match config::resolve_log(&layer, environment, kind) {
         Ok(log) => log,
         Err(mistakes) => return usage(&mistakes),
     };
-    let console = Console::stderr(&OutputSettings::default());
+    let console = Console::stderr(&OutputSettings { quiet: layer.quiet, ..OutputSettings::default() });
     if let Err(reason) = logging::init(&log, &console) {
         return failed(&console, "the log cannot be set up", &reason, None, Exit::Usage);
     }

@@ -45,8 +45,10 @@ pub enum CommandKind {
     Watch,
     /// Needs a destination, but no source.
     Check,
-    /// `demo` and `serve`: need nothing but a log.
+    /// Needs nothing but a log.
     Serve,
+    /// Needs nothing but a log, which leaves the telling to the demo itself.
+    Demo,
     /// `config show`: needs nothing, and shows the defaults of `watch`.
     Show,
 }
@@ -93,9 +95,13 @@ pub fn resolve(command: &CommandLayer, environment: &Environment, kind: CommandK
 }
 
 /// The settings of the log from flags and environment, for commands that read no file.
-pub fn resolve_log(command: &CommandLayer, environment: &Environment) -> Result<LogSettings, ConfigErrors> {
+pub fn resolve_log(
+    command: &CommandLayer,
+    environment: &Environment,
+    kind: CommandKind,
+) -> Result<LogSettings, ConfigErrors> {
     let mut others = Vec::new();
-    let (layers, _, _) = gather(command, environment, CommandKind::Serve, None, &mut others);
+    let (layers, _, _) = gather(command, environment, kind, None, &mut others);
     let mut mistakes = Vec::new();
     let log = resolve::log(&layers.merge(&mut others), &mut mistakes);
     ConfigErrors::unless_empty(mistakes)?;

@@ -83,7 +83,7 @@ impl Resolver<'_> {
                 CommandKind::Watch => self.missing(
                     "nothing to watch: give a directory or --source SPEC, set ARCHIVER_SOURCE, or write a [[source]] in archiver.toml",
                 ),
-                CommandKind::Check | CommandKind::Serve | CommandKind::Show => {}
+                CommandKind::Check | CommandKind::Serve | CommandKind::Demo | CommandKind::Show => {}
             }
         }
     }
@@ -179,7 +179,8 @@ impl Resolver<'_> {
                 .components()
                 .any(|part| matches!(part, Component::Normal(name) if name.as_encoded_bytes().starts_with(b".")))
         };
-        let found_again = |path: &&PathBuf| dir.strip_prefix(path).is_ok_and(|below| !hidden(below));
+        let target = plain(&dir);
+        let found_again = |path: &&PathBuf| target.strip_prefix(plain(path)).is_ok_and(|below| !hidden(below));
         match paths.iter().find(found_again).filter(|_| !excluded) {
             None => Some(dir),
             Some(path) => {
@@ -358,4 +359,16 @@ impl Resolver<'_> {
 /// The settings of the log alone, for commands that need no others.
 pub(super) fn log(merged: &Merged, mistakes: &mut Vec<Mistake>) -> Option<LogSettings> {
     Resolver { home: None, mistakes }.log(&merged.values)
+}
+
+/// An absolute path without `.` and `..`, by its text alone: for comparing what a person wrote, not for opening it.
+fn plain(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    absolute.components().fold(PathBuf::new(), |mut plain, part| {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            part => plain.push(part),
+        }
+        plain
+    })
 }

@@ -40,11 +40,6 @@ pub struct ServerConfig {
 /// The same as OpenSSH's `LoginGraceTime`.
 const LOGIN_GRACE: Duration = Duration::from_secs(120);
 
-/// Messages of a channel that may wait to be read. A session reads no request while it writes a reply, and russh takes
-/// no reply while it waits for room here, so that each would wait for the other for ever. Far more than a client has on
-/// its way: 64 files, each with a window of WRITEs of eight messages.
-const UNREAD_MESSAGES: usize = 4096;
-
 impl ServerConfig {
     /// A server on a free loopback port with a new host key, without quirks and faults.
     pub fn on_loopback(root: impl Into<PathBuf>, users: Authentication) -> Self {
@@ -133,7 +128,6 @@ impl Server {
             // The first request of most clients is `none`, to learn the methods.
             auth_rejection_time_initial: Some(Duration::ZERO),
             keepalive_interval: Some(Duration::from_secs(30)),
-            channel_buffer_size: UNREAD_MESSAGES,
             ..server::Config::default()
         });
         let shared = Arc::new(Shared {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use russh_sftp::protocol::{Packet, StatusCode};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -25,8 +26,16 @@ pub(super) struct Sftp {
 
 impl Sftp {
     /// Serves until the client ends the stream, breaks the protocol or is cut off.
-    pub(super) async fn run(self, mut stream: impl AsyncRead + AsyncWrite + Unpin) {
-        match self.serve(&mut stream).await {
+    ///
+    /// Replies are written beside the work, never in its way. The task that carries the SSH connection both hands us
+    /// the requests and takes our replies; were we to wait for it to take a reply while it waits for us to take a
+    /// request, both would wait for ever. What is not taken yet is bounded by the requests that a client has open.
+    pub(super) async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let (mut requests, replies) = tokio::io::split(stream);
+        #[expect(clippy::disallowed_methods, reason = "a bound would be the wait that this is to avoid")]
+        let (answered, to_send) = mpsc::unbounded_channel();
+        let serving = self.serve(&mut requests, answered);
+        match futures::future::try_join(serving, self.deliver(to_send, replies)).await.map(|((), ())| ()) {
             Ok(()) => debug!("session ended"),
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
                 warn!(%error, "session ended: the client broke the protocol");
@@ -35,14 +44,31 @@ impl Sftp {
         }
     }
 
-    async fn serve(&self, stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> io::Result<()> {
+    /// Writes replies until there will be no more.
+    async fn deliver(
+        &self,
+        mut replies: mpsc::UnboundedReceiver<Packet>,
+        mut stream: impl AsyncWrite + Unpin,
+    ) -> io::Result<()> {
+        while let Some(reply) = replies.recv().await {
+            self.or_cut(write(&mut stream, reply)).await??;
+        }
+        Ok(())
+    }
+
+    async fn serve(
+        &self,
+        stream: &mut (impl AsyncRead + Unpin),
+        replies: mpsc::UnboundedSender<Packet>,
+    ) -> io::Result<()> {
+        let answer = |reply| replies.send(reply).map_err(|_| cut_off());
         let mut disk = Disk::new(Arc::clone(&self.store));
         let mut greeted = false;
         while let Some(frame) = self.or_cut(read_frame(stream)).await?? {
             let packet = match decode(frame) {
                 Ok(packet) if matches!(packet, Packet::Init(_)) != greeted => packet,
                 Err(NoRequest { id, code, why }) if greeted => {
-                    self.or_cut(write(stream, Packet::status(id, code, why, "en"))).await??;
+                    answer(Packet::status(id, code, why, "en"))?;
                     continue;
                 }
                 _ => return Err(broken("INIT has to come first, and once")),
@@ -56,11 +82,11 @@ impl Sftp {
             let id = packet.get_request_id();
             match &fault {
                 Fault::Status(code) => {
-                    self.or_cut(write(stream, Packet::error(id, *code))).await??;
+                    answer(Packet::error(id, *code))?;
                     continue;
                 }
                 Fault::Pretend => {
-                    self.or_cut(write(stream, Packet::error(id, StatusCode::Ok))).await??;
+                    answer(Packet::error(id, StatusCode::Ok))?;
                     continue;
                 }
                 Fault::DropConnection => return self.drop_connection(),
@@ -82,7 +108,7 @@ impl Sftp {
                 Fault::Delay(time) => self.or_cut(tokio::time::sleep(time)).await?,
                 _ => {}
             }
-            self.or_cut(write(stream, reply)).await??;
+            answer(reply)?;
         }
         Ok(())
     }

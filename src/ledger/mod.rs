@@ -194,8 +194,9 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError>;
 
     /// Adds a row to this owner's run, or replaces the row of the same source, path and file version (`None` for a
-    /// candidate that was never opened); but that a version was skipped never hides that this run archived it. A row without a version gives way to the next one of its source and path that
-    /// has one, and leaves it its place.
+    /// candidate whose version is not known, or not the one that stands now); but that a version was skipped or deferred
+    /// never hides that this run archived it. A row without a version gives way to the next one of its source and path
+    /// that has one, and leaves it its place.
     async fn put_row(&self, version: Option<&FileKey>, row: Row) -> Result<(), LedgerError>;
 
     /// This run's rows in the order in which they were first put. A page shorter than `limit` is the last.

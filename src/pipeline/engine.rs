@@ -15,7 +15,7 @@ use tracing::{Instrument, error, warn};
 use super::lease::LeaseKeeper;
 use super::read::Version;
 use super::run::Entry;
-use super::transfer::{End, Transfer};
+use super::transfer::{End, Standing, Transfer};
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
@@ -293,7 +293,11 @@ impl Engine {
         if row.status == Status::Failed {
             error!(path = %display::path(&row.path), reason = row.reason.as_deref().unwrap_or_default(), "failed");
         }
-        self.put_row(Some(&job.claim.key), row).await
+        let version = match end.version {
+            Standing::Current => Some(&job.claim.key),
+            Standing::Superseded => None,
+        };
+        self.put_row(version, row).await
     }
 }
 

@@ -162,6 +162,13 @@ impl Intake {
         self.end(candidate, None, bytes, Status::Deferred, deferral.to_string()).await
     }
 
+    /// The same for a version that was seen, so that it has one row whatever else this run finds out about it.
+    pub async fn leave(&self, version: &Version, deferral: &Deferral) -> Result<(), LedgerError> {
+        let key = self.engine.place(version).ok().map(|(key, _)| key);
+        let size = version.fingerprint.size;
+        self.end(&version.candidate, key.as_ref(), size, Status::Deferred, deferral.to_string()).await
+    }
+
     fn row(&self, candidate: &Candidate, bytes: u64, status: Status, reason: String) -> Row {
         Row {
             source: self.engine.sources[candidate.root.source].name.to_string(),

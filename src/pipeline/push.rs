@@ -158,7 +158,8 @@ impl Run<'_> {
         for held in &self.held {
             self.defer(held).await?;
         }
-        let left: Vec<_> = self.waiting.iter().map(|(candidate, size, _)| (candidate.clone(), size)).collect();
+        let left: Vec<_> =
+            self.waiting.iter().map(|(candidate, version, _)| (candidate.clone(), version.size)).collect();
         for (candidate, size) in left {
             self.intake.defer(&candidate, size, &Deferral::Interrupted).await?;
         }

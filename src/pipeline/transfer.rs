@@ -31,6 +31,15 @@ pub struct End {
     pub remote: RemotePath,
     pub sha256: Option<Sha256Digest>,
     pub attempts: u32,
+    pub version: Standing,
+}
+
+/// Whether the version is still the one that stands under its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Current,
+    /// Another one took its place: its row gives way to that one's.
+    Superseded,
 }
 
 /// Why an attempt ended without a commit.
@@ -173,7 +182,12 @@ impl<'a> Transfer<'a> {
                         ReadError::Vanished => (Status::Skipped, "it went away before it was archived".to_owned()),
                         ReadError::Failed(why) => (Status::Failed, why.clone()),
                     };
-                    return Ok(Outcome::Ended(self.release(status, reason, Ending::Forget).await?));
+                    let version = match &error {
+                        ReadError::Changed => Standing::Superseded,
+                        ReadError::Vanished | ReadError::Failed(_) => Standing::Current,
+                    };
+                    let end = self.release(status, reason, Ending::Forget).await?;
+                    return Ok(Outcome::Ended(End { version, ..end }));
                 }
                 Halt::Remote(error) => error,
             };
@@ -404,7 +418,8 @@ impl<'a> Transfer<'a> {
     }
 
     fn end(&self, status: Status, reason: Option<String>, sha256: Option<Sha256Digest>) -> End {
-        End { status, reason, remote: self.job.claim.remote.clone(), sha256, attempts: self.attempts }
+        let version = Standing::Current;
+        End { status, reason, remote: self.job.claim.remote.clone(), sha256, attempts: self.attempts, version }
     }
 }
 

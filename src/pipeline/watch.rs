@@ -3,15 +3,18 @@
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::engine::Engine;
 use super::intake::{BATCH, Intake, Ready, Told, Unseen};
 use super::push::{problem_row, sleep_until};
+use super::read::Version;
 use super::run::{Entry, Named, named, send_found};
 use crate::config::settings::WatchSettings;
 use crate::domain::{Deferral, Status, display};
@@ -45,9 +48,17 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
     let mut run =
         Run { engine, intake, waiting: Waiting::new(WAITING), scans: Scans::default(), active: Instant::now() };
     engine.reporter.phase(Phase::Watching);
-    let mut conditions = tokio::time::interval(LOOK_EVERY);
-    conditions.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let conditional = settings.until.is_some() || settings.idle_exit.is_some();
+    let mut idleness = look_interval();
+    // A task of its own, for this one may be waiting for workers while the destination is out.
+    let mut stop_file = JoinSet::new();
+    if let Some(file) = settings.until.clone() {
+        let shutdown = shutdown.clone();
+        stop_file.spawn(async move {
+            await_file(&file).await;
+            info!(file = %display::path(&file), "the stop file appeared: finishing what is under way");
+            shutdown.drain();
+        });
+    }
     let mut batch = Vec::with_capacity(BATCH);
     loop {
         let due = run.waiting.next_due().map(tokio::time::Instant::from_std);
@@ -68,8 +79,8 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
                     run.named(std::mem::take(&mut batch)).await?;
                 }
             }
-            _ = conditions.tick(), if conditional => {
-                if run.is_over(settings) {
+            _ = idleness.tick(), if settings.idle_exit.is_some() => {
+                if run.is_idle(settings) {
                     shutdown.drain();
                 }
             }
@@ -77,6 +88,23 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
         engine.reporter.waiting(run.waiting.len() as u64);
     }
     run.drain(watch, settings.grace).await
+}
+
+fn look_interval() -> tokio::time::Interval {
+    let mut interval = tokio::time::interval(LOOK_EVERY);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
+/// Returns once something stands at the path.
+async fn await_file(path: &Path) {
+    let mut looks = look_interval();
+    loop {
+        looks.tick().await;
+        if path.symlink_metadata().is_ok() {
+            return;
+        }
+    }
 }
 
 fn watched(engine: &Engine) -> Vec<Watched> {
@@ -171,9 +199,8 @@ impl Run<'_> {
             SourceEvent::NewDirectory { root, path } => self.scans.ask(self.engine, Walk::Below(root, path)),
             SourceEvent::Rescan { root, reason } => {
                 match reason {
-                    RescanReason::Start | RescanReason::Interval => {
-                        debug!(path = %display::path(&root.path), ?reason, "scanning")
-                    }
+                    RescanReason::Start => info!(path = %display::path(&root.path), "watching"),
+                    RescanReason::Interval => debug!(path = %display::path(&root.path), ?reason, "scanning"),
                     RescanReason::Overflow | RescanReason::RootReplaced | RescanReason::Degraded => {
                         info!(path = %display::path(&root.path), ?reason, "scanning");
                     }
@@ -250,14 +277,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Whether one of the conditions to stop by ourselves is met.
-    fn is_over(&mut self, settings: &WatchSettings) -> bool {
-        if let Some(file) = &settings.until
-            && file.symlink_metadata().is_ok()
-        {
-            info!(file = %display::path(file), "the stop file appeared: finishing what is under way");
-            return true;
-        }
+    /// Whether nothing happened for so long that we stop by ourselves.
+    fn is_idle(&mut self, settings: &WatchSettings) -> bool {
         let Some(limit) = settings.idle_exit else { return false };
         if self.scans.busy() || self.waiting.next_due().is_some() || self.engine.reporter.snapshot().in_flight > 0 {
             self.active = Instant::now();
@@ -303,14 +324,15 @@ impl Run<'_> {
             }
             self.engine.reporter.waiting(self.waiting.len() as u64);
         }
-        let left: Vec<_> = self
-            .waiting
-            .iter()
-            .map(|(candidate, size, deferral)| (candidate.clone(), size, deferral.clone()))
-            .collect();
-        for (candidate, size, deferral) in left {
-            let deferral = if deferral == Deferral::Unsettled { Deferral::Interrupted } else { deferral };
-            self.intake.defer(&candidate, size, &deferral).await?;
+        if self.scans.busy() {
+            self.engine.cut_short();
+        }
+        let left = self.waiting.iter().map(|(candidate, fingerprint, deferral)| {
+            let deferral = if *deferral == Deferral::Unsettled { Deferral::Interrupted } else { deferral.clone() };
+            (Version { candidate: candidate.clone(), fingerprint }, deferral)
+        });
+        for (version, deferral) in left.collect::<Vec<_>>() {
+            self.intake.leave(&version, &deferral).await?;
         }
         Ok(())
     }

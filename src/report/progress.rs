@@ -98,9 +98,10 @@ impl Display {
     fn show(&mut self, console: &Console, snapshot: &Snapshot, rates: &Rates) {
         match self {
             Self::Bars { overall, large, large_style } => {
-                overall.set_length(snapshot.discovered.max(snapshot.totals.files()));
+                overall.set_length(known(snapshot));
                 overall.set_position(snapshot.totals.files());
-                overall.set_message(overall_text(snapshot, rates));
+                // 1 + 1 + 20 + 1 columns stand to the left.
+                overall.set_message(overall_text(snapshot, rates, columns().saturating_sub(23)));
                 overall.tick();
                 let wanted = snapshot.large.len().min(LARGE_LINES);
                 for bar in large.drain(wanted.min(large.len())..) {
@@ -120,7 +121,7 @@ impl Display {
                 }
             }
             Self::Lines { shown } => {
-                let text = overall_text(snapshot, rates);
+                let text = overall_text(snapshot, rates, usize::MAX);
                 if snapshot.discovered > 0 && shown.as_ref() != Some(&text) {
                     console.line(&format!("progress: {text}"));
                     *shown = Some(text);
@@ -150,32 +151,46 @@ fn columns() -> usize {
         .unwrap_or(80)
 }
 
-/// `123/500 files · 1.2 GiB · 35.0 MiB/s · 64 in flight · 2 waiting · 1 failed · ETA 12 s`, as far as each applies.
-fn overall_text(snapshot: &Snapshot, rates: &Rates) -> String {
+/// Files that are known: seen, at work, waiting or done.
+fn known(snapshot: &Snapshot) -> u64 {
+    snapshot.discovered.max(snapshot.totals.files() + snapshot.in_flight + snapshot.waiting)
+}
+
+/// `123/500 files · 1.2 GiB · 35.0 MiB/s · ETA 12 s · 1 failed · 2 waiting · 64 in flight`, as far as each applies: what
+/// matters more comes first, and what does not fit into `columns` is left out from the end.
+fn overall_text(snapshot: &Snapshot, rates: &Rates, columns: usize) -> String {
     let done = snapshot.totals.files();
     let known = match snapshot.phase {
         Phase::Scanning => format!("{}+", human::count(snapshot.discovered)),
-        _ => human::count(snapshot.discovered.max(done)),
+        _ => human::count(known(snapshot)),
     };
-    let mut parts = vec![format!("{}/{known} files", human::count(done)), human::bytes(snapshot.sent_bytes)];
-    parts.extend(rates.bytes_per_second().map(|rate| format!("{}/s", human::bytes(rate as u64))));
-    for (count, what) in
-        [(snapshot.in_flight, "in flight"), (snapshot.waiting, "waiting"), (snapshot.totals.failed, "failed")]
-    {
-        if count > 0 {
-            parts.push(format!("{} {what}", human::count(count)));
-        }
+    let mut text = format!("{}/{known} files", human::count(done));
+    if let Some(outage) = snapshot.outages.values().next() {
+        // It may be cut: its beginning says enough.
+        text.push_str(&format!(" · destination down: {}", crate::domain::display::escaped(&outage.reason)));
     }
+    let mut parts = vec![human::bytes(snapshot.sent_bytes)];
+    parts.extend(rates.bytes_per_second().map(|rate| format!("{}/s", human::bytes(rate as u64))));
     match snapshot.phase {
         Phase::Scanning => parts.push("scanning".into()),
         Phase::Uploading => parts.extend(rates.remaining(snapshot).map(|eta| format!("ETA {}", human::estimate(eta)))),
         Phase::Watching => parts.push("watching".into()),
         Phase::Draining => parts.push("draining".into()),
     }
-    if let Some(outage) = snapshot.outages.values().next() {
-        parts.push(format!("destination down: {}", crate::domain::display::escaped(&outage.reason)));
+    for (count, what) in
+        [(snapshot.totals.failed, "failed"), (snapshot.waiting, "waiting"), (snapshot.in_flight, "in flight")]
+    {
+        if count > 0 {
+            parts.push(format!("{} {what}", human::count(count)));
+        }
     }
-    parts.join(" · ")
+    for part in parts {
+        if human::width(&text) + 3 + human::width(&part) > columns {
+            break;
+        }
+        text.push_str(&format!(" · {part}"));
+    }
+    text
 }
 
 /// `1.2/3.0 GiB  /var/…/big.bin`.
@@ -319,15 +334,16 @@ mod tests {
         let (reporter, transfers) = busy();
         transfers[0].sent(4 << 20);
         let rates = rates(&[(0, 0, 0), (2, 4 << 20, 2)]);
-        let text = overall_text(&reporter.snapshot(), &rates);
-        assert_eq!(text, "2/1,500+ files · 4.0 MiB · 2.0 MiB/s · 6 in flight · 1 failed · scanning");
+        let text = |columns| overall_text(&reporter.snapshot(), &rates, columns);
+        assert_eq!(text(80), "2/1,500+ files · 4.0 MiB · 2.0 MiB/s · scanning · 1 failed · 6 in flight");
+        assert_eq!(text(60), "2/1,500+ files · 4.0 MiB · 2.0 MiB/s · scanning · 1 failed");
+        assert_eq!(text(0), "2/1,500+ files");
         drop(transfers);
         reporter.phase(Phase::Uploading);
         reporter.destination_down("sftp://h/", "connection\nrefused", Duration::from_secs(1));
-        let text = overall_text(&reporter.snapshot(), &rates);
         let expected =
-            "2/1,500 files · 4.0 MiB · 2.0 MiB/s · 1 failed · ETA 24m 58s · destination down: connection\\nrefused";
-        assert_eq!(text, expected);
+            "2/1,500 files · destination down: connection\\nrefused · 4.0 MiB · 2.0 MiB/s · ETA 24m 58s · 1 failed";
+        assert_eq!(text(usize::MAX), expected);
     }
 
     #[test]
@@ -397,7 +413,7 @@ mod tests {
         progress.finish();
         let text = tape.text();
         assert!(text.lines().all(|line| line.starts_with("progress: 2/1,500")), "{text}");
-        assert!(text.trim_end().ends_with("draining"), "{text}");
+        assert!(text.lines().last().is_some_and(|line| line.contains(" · draining")), "{text}");
     }
 
     #[test]

@@ -567,7 +567,7 @@ fn logs_of_commands_without_a_configuration_follow_flags_and_environment() {
         else {
             panic!("not serve")
         };
-        config::resolve_log(&args.log.layer(), &Environment::with(variables.iter().copied()))
+        config::resolve_log(&args.log.layer(), &Environment::with(variables.iter().copied()), CommandKind::Serve)
     };
     assert_eq!(log(&[], &[]).unwrap().filter, "warn,archiver=info");
     assert_eq!(log(&["-q"], &[]).unwrap().filter, "error");

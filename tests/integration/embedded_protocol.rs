@@ -82,6 +82,25 @@ fn nothing_outside_of_the_root_is_reached() {
 }
 
 #[test]
+fn thousands_of_requests_in_flight_are_all_answered() {
+    let env = TestEnv::new();
+    let server = Embedded::start(&env);
+    write(&env.remote(), "old", "old");
+    server.block_on(async {
+        let (connection, first) = server.sftp().await;
+        let mut sessions = vec![first];
+        for _ in 1..10 {
+            sessions.push(sftp_on(&connection).await.unwrap());
+        }
+        // All sessions share the one task that carries their connection.
+        let asked = sessions.iter().flat_map(|sftp| (0..1000).map(|_| sftp.stat("old")));
+        let asked = futures::future::join_all(asked);
+        let answers = tokio::time::timeout(DEADLINE, asked).await.expect("the session stands still");
+        assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|found| found.attrs.size == Some(3))));
+    });
+}
+
+#[test]
 fn requests_are_answered_as_openssh_answers_them() {
     let env = TestEnv::new();
     let server = Embedded::start(&env);

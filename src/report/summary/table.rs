@@ -110,7 +110,9 @@ fn left_out(all: &Totals, shown: &Totals) -> Option<String> {
 fn write_rows(out: &mut (dyn Write + Send), surface: Surface, rows: &[Row]) -> Result<(), SummaryError> {
     let mut cells = rows.iter().map(cells).collect::<Vec<_>>();
     if let Some(columns) = surface.columns {
-        fit(&mut cells, columns.into());
+        for (label, directory) in fit(&mut cells, columns.into()) {
+            writeln!(out, "{}", surface.colour.paint("2", &format!("{label} {directory}")))?;
+        }
     }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
@@ -147,22 +149,38 @@ fn cells(row: &Row) -> [String; HEADER.len()] {
     [
         display::path(&row.path).to_string(),
         human::bytes(row.bytes),
-        row.remote.as_deref().map_or_else(|| "–".to_owned(), |remote| display::escaped(remote).to_string()),
+        row.remote.as_deref().map_or_else(|| NO_PATH.to_owned(), |remote| display::escaped(remote).to_string()),
         row.status.to_string(),
         row.attempts.to_string(),
         human::duration(row.elapsed),
     ]
 }
 
-/// Shortens the two paths in their middle so that each line fits into `columns`.
-fn fit(rows: &mut [[String; HEADER.len()]], columns: usize) {
-    let widest = |column: usize| {
+/// What stands where there is no remote path.
+const NO_PATH: &str = "–";
+
+/// Makes each line fit into `columns`: first what all paths of a column begin with is taken off and given back, to be
+/// said once; then paths are shortened in their middle.
+fn fit(rows: &mut [[String; HEADER.len()]], columns: usize) -> Vec<(&'static str, String)> {
+    let widest = |rows: &[[String; HEADER.len()]], column: usize| {
         let cells = rows.iter().map(|row| human::width(&row[column]));
         cells.chain([human::width(HEADER[column])]).max().unwrap_or_default()
     };
-    let others = (0..HEADER.len()).filter(|column| ![FILE, REMOTE].contains(column)).map(widest).sum::<usize>();
-    let room = columns.saturating_sub(others + 2 * (HEADER.len() - 1));
-    let (file, remote) = (widest(FILE), widest(REMOTE));
+    let others = (0..HEADER.len()).filter(|column| ![FILE, REMOTE].contains(column)).map(|column| widest(rows, column));
+    let room = columns.saturating_sub(others.sum::<usize>() + 2 * (HEADER.len() - 1));
+    let mut said = Vec::new();
+    if widest(rows, FILE) + widest(rows, REMOTE) > room {
+        for (column, label) in [(FILE, "from"), (REMOTE, "to  ")] {
+            let directory = common_directory(rows.iter().map(|row| row[column].as_str())).to_owned();
+            if !directory.is_empty() {
+                rows.iter_mut().filter(|row| row[column] != NO_PATH).for_each(|row| {
+                    row[column].drain(..directory.len());
+                });
+                said.push((label, directory));
+            }
+        }
+    }
+    let (file, remote) = (widest(rows, FILE), widest(rows, REMOTE));
     // The narrower of the two keeps its width where it needs no more than half.
     let file_room = if file + remote <= room { file } else { (room / 2).max(room.saturating_sub(remote)).min(file) };
     let file_room = file_room.max(NARROWEST);
@@ -171,4 +189,18 @@ fn fit(rows: &mut [[String; HEADER.len()]], columns: usize) {
         row[FILE] = human::shortened(&row[FILE], file_room).into_owned();
         row[REMOTE] = human::shortened(&row[REMOTE], remote_room).into_owned();
     }
+    said
+}
+
+/// The longest directory, with the slash at its end, that all paths lie below. Nothing for a single path, whose name
+/// would then stand alone, and nothing for the root.
+fn common_directory<'a>(paths: impl Iterator<Item = &'a str>) -> &'a str {
+    let mut paths = paths.filter(|path| *path != NO_PATH);
+    let (Some(first), Some(second)) = (paths.next(), paths.next()) else { return "" };
+    let common = [second].into_iter().chain(paths).fold(first, |common, path| {
+        let same = common.bytes().zip(path.bytes()).take_while(|(a, b)| a == b).count();
+        // A slash is one byte, so the cut is between two characters.
+        common.as_bytes()[..same].iter().rposition(|byte| *byte == b'/').map_or("", |slash| &common[..=slash])
+    });
+    if common.len() > 1 { common } else { "" }
 }

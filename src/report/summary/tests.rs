@@ -148,6 +148,32 @@ async fn the_table_has_a_line_a_row_and_a_line_a_reason() {
 }
 
 #[tokio::test]
+async fn what_all_paths_begin_with_is_said_once_where_room_is_short() {
+    let mut rows = vec![
+        row("/var/pine/reports/daily/orders-é.csv", Status::Archived),
+        row("/var/pine/reports/daily/orders-è.csv", Status::Archived),
+        row("/var/pine/reports/logs/shipping.log", Status::Deferred),
+    ];
+    rows[1].remote = Some("/upload/2026/11/21/daily/orders-è.csv".into());
+    let narrow = Surface { columns: Some(80), colour: Colour::Plain };
+    insta::assert_snapshot!(table(&rows, SummaryRows::All, narrow).await, @r"
+    from /var/pine/reports/
+    to   /upload/2026/11/21/
+    file                 size  remote path         status    tries    time
+    daily/orders-é.csv  617 B  a.csv               archived      1  0.03 s
+    daily/orders-è.csv  617 B  daily/orders-è.csv  archived      1  0.03 s
+    logs/shipping.log   617 B  –                   deferred      0  0.03 s
+      └ still open for writing
+
+    archived 2 · skipped 0 · deferred 1 · failed 0 · 1.2 KiB in 0.12 s · 10.0 KiB/s
+    ");
+    let wide = table(&rows, SummaryRows::All, Surface { columns: Some(200), colour: Colour::Plain }).await;
+    assert!(wide.starts_with("file ") && wide.contains("/var/pine/reports/logs/"), "{wide}");
+    let alone = table(&rows[..1], SummaryRows::All, Surface { columns: Some(60), colour: Colour::Plain }).await;
+    assert!(alone.starts_with("file "), "{alone}");
+}
+
+#[tokio::test]
 async fn the_table_fits_the_terminal() {
     let mut rows = odd_rows();
     rows.push(row(format!("/var/log/{}/日本語レポート.csv", "deep/".repeat(40)), Status::Archived));
