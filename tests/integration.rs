@@ -21,6 +21,8 @@ mod embedded;
 mod embedded_protocol;
 #[path = "integration/ledger.rs"]
 mod ledger;
+#[path = "integration/push.rs"]
+mod push;
 #[path = "integration/serve.rs"]
 mod serve;
 #[path = "integration/session.rs"]

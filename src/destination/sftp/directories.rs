@@ -7,8 +7,9 @@ use futures::future::BoxFuture;
 use tokio::sync::OnceCell;
 
 use super::session::{Kind, Session};
+use crate::destination::error::StatusCode;
 use crate::destination::{Consequence, DestinationError};
-use crate::domain::RemotePath;
+use crate::domain::{RemotePath, display};
 
 /// How many directories are remembered at most; beyond it all are forgotten, which costs one LSTAT each to relearn.
 const REMEMBERED: usize = 16_384;
@@ -54,6 +55,11 @@ impl Directories {
                 // SFTP version 3 has no "already exists": look whether another maker was faster.
                 Err(error) if error.status.is_some() => match stands(session, &path).await? {
                     true => Ok(()),
+                    false if error.is_status(StatusCode::PermissionDenied) => Err(error.hint(format!(
+                        "{} is not writable for this user; name a directory below it that is, such as …/upload, \
+                         or ask for write permission (`archiver check` shows what is writable)",
+                        display::escaped(if path.parent().is_empty() { "the login directory" } else { path.parent() })
+                    ))),
                     false => Err(error),
                 },
                 Err(error) => Err(error),
@@ -69,7 +75,7 @@ async fn stands(session: &Session, path: &RemotePath) -> Result<bool, Destinatio
         Some(Kind::Directory | Kind::Symlink | Kind::Unknown) => Ok(true),
         Some(Kind::File | Kind::Other) => Err(DestinationError::new(
             Consequence::File,
-            format!("creating the directory {}", crate::domain::display::escaped(path.as_str())),
+            format!("creating the directory {}", display::escaped(path.as_str())),
             "a file of that name stands in its place",
         )
         .hint("move that file away on the server, or choose another layout")),
