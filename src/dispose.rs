@@ -105,6 +105,22 @@ pub fn dispose(
     }
 }
 
+/// Undoes a disposal that a crash cut short: gives a file that was set aside its name back, or a visible one beside it,
+/// which is returned. For a source that no longer asks for a disposal. Does nothing where nothing was set aside.
+pub fn restore(root: &RootDir, path: &BelowRoot, key_id: KeyId) -> Result<Option<PathBuf>, DisposeError> {
+    let job = Job { root, path, key_id, after: &After::Keep };
+    let original = match Place::of(root, path) {
+        Ok(place) => place,
+        Err(OpenError::Vanished { .. } | OpenError::Symlink { .. }) => return Ok(None),
+        Err(error) => return Err(job.io(io::Error::other(error))),
+    };
+    let aside = original.beside(own_name(&original.name, key_id)).map_err(|errno| job.failed(errno))?;
+    if aside.stat().is_err() {
+        return Ok(None);
+    }
+    job.restore(&original, &aside)
+}
+
 /// Disposes of a marker the way its data file was. `key_id` is the data file's. A marker that may speak for other
 /// files too goes with the last of them: it is kept where `speaks_for` says so of the path of any regular file in its
 /// directory. Markers are taken for what stands at their name: they have no versions.

@@ -6,7 +6,7 @@
 //!
 //! Only files that wait are held, and at most as many as the capacity says. At the bound a file that waits for
 //! something other than time (its marker) makes room, for an event or the next scan names it again; where there is
-//! none, the newcomer is not held and [`Waiting::is_full`] tells the scanner to pause.
+//! none, the newcomer is not held and [`Waiting::room`] tells the scanner how much to name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -60,6 +60,8 @@ pub struct Waiting<K> {
     files: HashMap<Arc<K>, Held>,
     /// By when they are due, those that wait for no time last; the number keeps positions apart.
     order: BTreeMap<Position, Arc<K>>,
+    /// How many wait for no time.
+    for_event: usize,
     next_number: u64,
 }
 
@@ -87,7 +89,7 @@ enum When {
 impl<K: Eq + Hash> Waiting<K> {
     /// Holds at most `capacity` files.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, files: HashMap::new(), order: BTreeMap::new(), next_number: 0 }
+        Self { capacity, files: HashMap::new(), order: BTreeMap::new(), for_event: 0, next_number: 0 }
     }
 
     /// Takes in what was seen of a file at `now`.
@@ -107,6 +109,7 @@ impl<K: Eq + Hash> Waiting<K> {
         if self.make_room(when) {
             let position = Position(when, self.next_number);
             self.next_number += 1;
+            self.for_event += usize::from(when == When::Event);
             self.order.insert(position, Arc::clone(&key));
             let held = Held { fingerprint: seen.fingerprint, since, first_seen, deferral: deferral.clone(), position };
             self.files.insert(key, held);
@@ -134,6 +137,12 @@ impl<K: Eq + Hash> Waiting<K> {
         self.remove(key);
     }
 
+    /// How many more files that wait for a time are sure to be held. Whoever names more of them at a time has the rest
+    /// forgotten, and must name them again.
+    pub fn room(&self) -> usize {
+        self.capacity.saturating_sub(self.files.len() - self.for_event)
+    }
+
     pub fn contains(&self, key: &K) -> bool {
         self.files.contains_key(key)
     }
@@ -144,12 +153,6 @@ impl<K: Eq + Hash> Waiting<K> {
 
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
-    }
-
-    /// Whether a new file that waits for time would not be held.
-    pub fn is_full(&self) -> bool {
-        self.files.len() >= self.capacity
-            && self.order.last_key_value().is_none_or(|(position, _)| position.0 != When::Event)
     }
 
     /// When the file that waits longest was first seen. Looks at every file.
@@ -170,6 +173,7 @@ impl<K: Eq + Hash> Waiting<K> {
     fn remove(&mut self, key: &K) -> Option<Held> {
         let held = self.files.remove(key)?;
         self.order.remove(&held.position);
+        self.for_event -= usize::from(held.position.0 == When::Event);
         Some(held)
     }
 
@@ -181,6 +185,7 @@ impl<K: Eq + Hash> Waiting<K> {
             Some(last) if last.key().0 == When::Event && when != When::Event => {
                 let key = last.remove();
                 self.files.remove(&key);
+                self.for_event -= 1;
                 true
             }
             _ => false,
@@ -259,16 +264,16 @@ mod tests {
         let missing = seen(1, MarkerState::Missing("m".into()), WriterState::None);
         waiting.observe("a", &missing, RULES, now);
         waiting.observe("b", &quiet(1), RULES, now);
-        assert!(!waiting.is_full());
+        assert!(waiting.room() > 0);
         waiting.observe("c", &quiet(1), RULES, now);
-        assert!(waiting.is_full() && waiting.len() == 2);
+        assert!(waiting.room() == 0 && waiting.len() == 2);
         waiting.observe("d", &quiet(1), RULES, now);
         waiting.observe("e", &missing, RULES, now);
         let mut held: Vec<_> = waiting.iter().map(|(key, ..)| *key).collect();
         held.sort();
         assert_eq!(held, ["b", "c"]);
         assert_eq!(waiting.observe("b", &quiet(1), RULES, now + RULES.settle), Decision::Ready);
-        assert!(!waiting.is_full());
+        assert!(waiting.room() > 0);
     }
 
     /// What a writer does between two looks.

@@ -1,12 +1,14 @@
 //! `push` and `watch`: open the ledger, build the engine, run, and say what became of every file.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::failed;
@@ -18,33 +20,38 @@ use crate::ledger::{Cursor, Ledger, LedgerError, RowFilter, SqliteConfig, Sqlite
 use crate::pipeline::build::{self, BadPath};
 use crate::pipeline::engine::{Engine, Failure, Patience};
 use crate::pipeline::run::{Entry, Input, Named, named, run};
-use crate::report::{Console, Progress, Reporter, RowSet, Summary, SummaryHeader, Surface};
+use crate::report::{Console, Progress, Reporter, RowSet, Summary, SummaryHeader, Surface, progress};
 use crate::shutdown::Shutdown;
 use crate::source::list::{self, Listed, Lister, Paths};
 
 /// Rows of one page of the summary.
 const PAGE: usize = 500;
 
+/// How long a second interrupt waits for the run to end in order: a locked ledger, or a dead disk, does not hold it up.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
 pub async fn push(resolved: Resolved, console: Console) -> Exit {
-    let shutdown = Shutdown::new();
-    let listener = match shutdown.listen() {
-        Ok(listener) => listener,
-        Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
-    };
-    let exit = archive(resolved.settings, Mode::Push, &console, &shutdown).await;
-    drop(listener);
-    exit
+    until_signalled(resolved, Mode::Push, console).await
 }
 
 pub async fn watch(resolved: Resolved, console: Console) -> Exit {
+    until_signalled(resolved, Mode::Watch, console).await
+}
+
+async fn until_signalled(resolved: Resolved, mode: Mode, console: Console) -> Exit {
     let shutdown = Shutdown::new();
-    let listener = match shutdown.listen() {
+    let _listener = match shutdown.listen() {
         Ok(listener) => listener,
         Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
     };
-    let exit = archive(resolved.settings, Mode::Watch, &console, &shutdown).await;
-    drop(listener);
-    exit
+    let late = async {
+        shutdown.now().cancelled().await;
+        tokio::time::sleep(AT_ONCE).await;
+    };
+    tokio::select! {
+        exit = archive(resolved.settings, mode, &console, &shutdown) => exit,
+        () = late => Exit::Interrupted,
+    }
 }
 
 /// Once, or until told to stop.
@@ -74,19 +81,32 @@ pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown
             return failed(console, "the settings cannot be used", &error.to_string(), error.hint(), Exit::Usage);
         }
     };
-    if mode == Mode::Watch && !bad.is_empty() {
-        for bad in &bad {
-            failed(console, "a source cannot be watched", &bad.reason, None, Exit::Usage);
+    if mode == Mode::Watch {
+        let files = engine.sources.iter().flat_map(|source| &source.entries).filter_map(|entry| match entry {
+            Entry::File(candidate) => Some(format!(
+                "{} is a file; name its directory, and the file with `--include`",
+                display::path(&candidate.absolute())
+            )),
+            Entry::Directory(_) => None,
+        });
+        let unusable: Vec<_> = bad.iter().map(|bad| bad.reason.clone()).chain(files).collect();
+        for reason in &unusable {
+            failed(console, "a source cannot be watched", reason, None, Exit::Usage);
         }
-        return Exit::Usage;
+        if !unusable.is_empty() {
+            return Exit::Usage;
+        }
     }
     let engine = Arc::new(engine);
     let input = match input(&engine, mode, bad) {
         Ok(input) => input,
         Err(error) => return failed(console, "the list of files cannot be read", &error, None, Exit::Usage),
     };
-    let progress = Progress::start(console, reporter);
-    let result = run(engine.clone(), input, shutdown).await;
+    let progress = Progress::start(console, reporter.clone());
+    let result = tokio::select! {
+        result = run(engine.clone(), input, shutdown) => result,
+        never = tell_when_asked(&reporter, console) => match never {},
+    };
     progress.finish();
 
     let header = |totals| SummaryHeader {
@@ -105,6 +125,19 @@ pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown
         tracing::warn!(%error, "the ledger could not be closed in order; the next run tidies up");
     }
     exit
+}
+
+/// SIGUSR1: says how far the run is, and goes on.
+async fn tell_when_asked(reporter: &Reporter, console: &Console) -> Infallible {
+    match signal(SignalKind::user_defined1()) {
+        Ok(mut asked) => {
+            while asked.recv().await.is_some() {
+                console.line(&progress::interim(&reporter.snapshot()));
+            }
+        }
+        Err(error) => tracing::warn!(%error, "SIGUSR1 cannot be handled"),
+    }
+    std::future::pending().await
 }
 
 async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {

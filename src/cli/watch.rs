@@ -17,8 +17,7 @@ Examples:
 Signals:
   SIGTERM, SIGINT  finish what is ready or becomes ready within --grace, print the summary
   SIGINT again     stop at once
-  SIGHUP           read the configuration again
-  SIGUSR1          print an interim summary to standard error";
+  SIGUSR1          print how far it is to standard error";
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]

@@ -149,6 +149,9 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// holds already is `Held` by it.
     async fn claim(&self, requests: Vec<ClaimRequest>) -> Result<Vec<ClaimReply>, LedgerError>;
 
+    /// What is on record of these keys, in order, whoever holds them. Changes nothing.
+    async fn recorded(&self, keys: Vec<FileKey>) -> Result<Vec<Option<Record>>, LedgerError>;
+
     /// Extends all leases of this owner. To be called every third of [`Ledger::lease`].
     async fn renew(&self) -> Result<(), LedgerError>;
 

@@ -1,6 +1,6 @@
 //! From settings to an engine: every component gets what it needs, and nothing is connected yet.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
@@ -84,6 +84,9 @@ pub fn engine(
         memory: Semaphore::new(MEMORY_KIB),
         failure: Mutex::default(),
         short: AtomicBool::new(false),
+        claimed: AtomicUsize::new(0),
+        started_at: std::time::SystemTime::now().into(),
+        resting: Mutex::default(),
     };
     Ok((engine, bad))
 }

@@ -1,13 +1,14 @@
 //! What all workers of one run share, and the few steps that join two components.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, warn};
@@ -28,6 +29,11 @@ use crate::source::{BelowRoot, Candidate};
 
 /// Files in flight where the user says nothing: 64 on each of 4 sessions, and some that wait for the ledger.
 const JOBS: usize = 320;
+
+/// Files that pause between two attempts without keeping a place.
+const PAUSES: usize = 2048;
+/// Failed files that are remembered at most; beyond it all are tried again at the next scan.
+const RESTING: usize = 10_000;
 
 /// How long the engine holds on to a file that a person would have to help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,11 +59,18 @@ pub struct Source {
     pub destination: usize,
 }
 
+impl Source {
+    /// The marker of a data file, where this source asks for one.
+    pub fn marker_of(&self, path: &BelowRoot) -> Option<BelowRoot> {
+        self.marker.as_ref().and_then(|pattern| BelowRoot::new(pattern.marker_of(path.as_path())))
+    }
+}
+
 /// A claimed file on its way.
 #[derive(Debug)]
 pub struct Job {
     pub version: Version,
-    /// Absolute path of its marker, disposed of with it.
+    /// Its marker, disposed of with it.
     pub marker: Option<BelowRoot>,
     pub claim: Claim,
     pub began: Instant,
@@ -83,6 +96,11 @@ pub struct Engine {
     pub(super) failure: Mutex<Option<Failure>>,
     /// Told to stop before all there was had been taken in.
     pub(super) short: AtomicBool,
+    /// Claimed files that have not come to their end.
+    pub(super) claimed: AtomicUsize,
+    pub started_at: DateTime<Utc>,
+    /// Files that failed and are left alone until then, where a watch would meet them again at every scan.
+    pub(super) resting: Mutex<HashMap<KeyId, Instant>>,
 }
 
 /// What is to happen to the local file of a record.
@@ -164,6 +182,38 @@ impl Engine {
         self.short.store(true, Ordering::Relaxed);
     }
 
+    /// Counts a file that is handed to the workers.
+    pub fn take_in_hand(&self) {
+        self.claimed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Files that were handed to the workers and have not come to their end, waiting for a session included.
+    pub fn in_hand(&self) -> usize {
+        self.claimed.load(Ordering::Relaxed)
+    }
+
+    /// Whether a file failed so lately that a watch leaves it alone.
+    pub fn is_resting(&self, key: KeyId) -> bool {
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        match resting.get(&key) {
+            Some(until) if Instant::now() < *until => true,
+            Some(_) => {
+                resting.remove(&key);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// A watch tries a failed file again at its reconciling scans, not at every event and poll.
+    fn rest(&self, key: KeyId) {
+        let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        if resting.len() >= RESTING {
+            resting.clear();
+        }
+        resting.insert(key, Instant::now() + self.settings.watch.scan_interval / 2);
+    }
+
     pub fn was_cut_short(&self) -> bool {
         self.short.load(Ordering::Relaxed)
     }
@@ -193,13 +243,10 @@ impl Engine {
         }
     }
 
-    /// Makes the commit durable in the ledger, together with the intention to dispose of the local file.
+    /// Makes the commit durable in the ledger, then the intention to dispose of the local file.
     pub async fn record(&self, job: &Job, record: Record) -> Result<Intention, LedgerError> {
-        let recorded = self.hold(|| self.ledger.record(&job.claim, record.clone()));
-        // One after the other into the same durable batch.
-        let (recorded, intention) = futures::join!(recorded, self.intend(&self.source(job).after, &job.claim.key));
-        recorded?;
-        intention
+        self.hold(|| self.ledger.record(&job.claim, record.clone())).await?;
+        self.intend(&self.source(job).after, &job.claim.key).await
     }
 
     /// Notes durably that the disposal of a recorded file begins, where one is asked for and nobody else is at it.
@@ -245,7 +292,9 @@ impl Engine {
         let disposal = tokio::task::spawn_blocking(move || {
             let Candidate { root, path } = &version.candidate;
             let disposed = dispose::dispose(&root.dir, path, version.fingerprint, key, &after)?;
-            if let Some((marker, pattern)) = marker {
+            let is_gone = matches!(disposed, Disposed::Deleted | Disposed::Moved(_) | Disposed::Gone);
+            // The marker of a version that stays, or of a newer one, stays too.
+            if let Some((marker, pattern)) = marker.filter(|_| is_gone) {
                 let speaks_for = |other: &Path| match pattern {
                     MarkerPattern::Name { .. } => false,
                     MarkerPattern::Stem { .. } | MarkerPattern::Fixed(_) => {
@@ -290,7 +339,11 @@ impl Engine {
             attempts: end.attempts,
             elapsed: job.began.elapsed(),
         };
+        self.claimed.fetch_sub(1, Ordering::Relaxed);
         if row.status == Status::Failed {
+            if self.patience == Patience::Persistent {
+                self.rest(job.claim.key.id());
+            }
             error!(path = %display::path(&row.path), reason = row.reason.as_deref().unwrap_or_default(), "failed");
         }
         let version = match end.version {
@@ -314,22 +367,49 @@ fn remark(disposed: &Disposed) -> Option<String> {
     }
 }
 
+/// One of the places for files in flight. It is given up for the length of a pause, so that files that fail again and
+/// again do not keep others waiting.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Semaphore>,
+    /// Bounds the files that rest outside of a place.
+    pauses: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// Pauses, outside of the place where there is room for that.
+    pub async fn rest(&mut self, pause: Duration) {
+        let outside = self.pauses.try_acquire();
+        if outside.is_ok() {
+            self.taken = None;
+        }
+        tokio::time::sleep(pause).await;
+        if self.taken.is_none() {
+            // Never closed.
+            self.taken = self.places.clone().acquire_owned().await.ok();
+        }
+    }
+}
+
 /// Takes jobs until the channel closes; as many are in flight as the settings or the sessions allow.
 pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
-    let permits = Arc::new(Semaphore::new(engine.jobs_in_flight()));
+    let places = Arc::new(Semaphore::new(engine.jobs_in_flight()));
+    let pauses = Arc::new(Semaphore::new(PAUSES));
     let mut tasks = JoinSet::new();
     loop {
         // Tasks that ended are taken out as we go, so that the set does not grow.
         while let Some(ended) = tasks.try_join_next() {
             report_panic(&engine, ended);
         }
-        let Ok(permit) = permits.clone().acquire_owned().await else { break };
+        let Ok(permit) = places.clone().acquire_owned().await else { break };
         let Some(job) = jobs.recv().await else { break };
+        let mut place = Place { places: places.clone(), pauses: pauses.clone(), taken: Some(permit) };
         let engine = engine.clone();
         let span = tracing::debug_span!("transfer", path = %display::path(job.version.candidate.path.as_path()));
         tasks.spawn(
             async move {
-                let end = Transfer::new(&engine, &job).run().await;
+                let end = Transfer::new(&engine, &job, &mut place).run().await;
                 let done = match end {
                     Ok(end) => engine.finish(&job, end).await,
                     Err(error) => Err(error),
@@ -337,7 +417,6 @@ pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
                 if let Err(error) = done {
                     engine.ledger_failed(error);
                 }
-                drop(permit);
             }
             .instrument(span),
         );

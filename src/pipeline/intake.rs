@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::engine::{Engine, Job};
 use super::read::Version;
 use crate::config::settings::Execution;
-use crate::domain::{Deferral, FileKey, Row, Status, WriterState, display};
+use crate::domain::{Deferral, FileKey, Repeat, Row, Status, WriterState, display};
 use crate::ledger::{ClaimReply, ClaimRequest, LedgerError, Record};
 use crate::localfs::{OpenError, Thoroughness, writer_of};
 use crate::readiness::{MarkerState, Observation};
@@ -73,6 +73,46 @@ impl Intake {
         looking.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
+    /// Ends those that are on record as they stand now: they have nothing to settle. The others go on.
+    pub async fn without_recorded(&self, candidates: Vec<Candidate>) -> Result<Vec<Candidate>, LedgerError> {
+        if self.engine.settings.repeat == Repeat::Force {
+            return Ok(candidates);
+        }
+        let engine = self.engine.clone();
+        let naming = tokio::task::spawn_blocking(move || {
+            let key = |candidate: Candidate| {
+                let version = candidate.root.dir.fingerprint_at(&candidate.path).ok().flatten().map(|fingerprint| {
+                    let version = Version { candidate: candidate.clone(), fingerprint };
+                    let key = engine.place(&version).ok().map(|(key, _)| key);
+                    (version, key)
+                });
+                (candidate, version)
+            };
+            candidates.into_iter().map(key).collect::<Vec<_>>()
+        });
+        let named = naming.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let keys: Vec<_> = named.iter().filter_map(|(_, version)| version.as_ref()?.1.clone()).collect();
+        let mut records = self.engine.hold(|| self.engine.ledger.recorded(keys.clone())).await?.into_iter();
+        let mut others = Vec::new();
+        for (candidate, version) in named {
+            match version {
+                Some((version, Some(key))) => match records.next().flatten() {
+                    Some(record) => {
+                        let marker = self.marker(&candidate);
+                        self.recorded(Ready { version, marker }, &key, record, Told::ByRow).await?;
+                    }
+                    None => others.push(candidate),
+                },
+                _ => others.push(candidate),
+            }
+        }
+        Ok(others)
+    }
+
+    fn marker(&self, candidate: &Candidate) -> Option<BelowRoot> {
+        self.engine.sources[candidate.root.source].marker_of(&candidate.path)
+    }
+
     /// Claims finished files and hands them over; waits where all workers are busy. Gives back those that another
     /// archiver has; the rows of those that need no upload are written.
     pub async fn admit(&self, ready: Vec<Ready>, told: Told) -> Result<Vec<Ready>, LedgerError> {
@@ -81,12 +121,13 @@ impl Intake {
         let mut held = Vec::new();
         for file in ready {
             match self.engine.place(&file.version) {
+                Ok((key, _)) if self.engine.is_resting(key.id()) => {}
                 Ok((key, remote)) => {
                     requests.push(ClaimRequest {
                         key,
                         local_path: file.version.candidate.absolute(),
                         remote,
-                        repeat: self.engine.settings.repeat,
+                        repeat: Repeat::Skip,
                     });
                     placed.push(file);
                 }
@@ -97,19 +138,22 @@ impl Intake {
             }
         }
         let began = Instant::now();
-        let replies = self.engine.hold(|| self.engine.ledger.claim(requests.clone())).await?;
+        let replies = self.claim(&requests).await?;
         for ((file, request), reply) in placed.into_iter().zip(requests).zip(replies) {
             match reply {
                 ClaimReply::Claimed(claim) if self.engine.settings.execution == Execution::DryRun => {
                     let reason = "would be archived (dry run)".to_owned();
                     let size = file.version.fingerprint.size;
-                    let row = self.row(&file.version.candidate, size, Status::Archived, reason);
+                    let row = self.row(&file.version.candidate, size, Status::Skipped, reason);
                     let row = Row { remote: Some(claim.remote.as_str().to_owned()), ..row };
                     self.engine.put_row(Some(&request.key), row).await?;
                 }
                 ClaimReply::Claimed(claim) => {
                     let job = Job { version: file.version, marker: file.marker, claim, began };
+                    self.engine.take_in_hand();
                     if self.jobs.send(job).await.is_err() {
+                        // Told to stop at once; what was claimed is free again when this process ends.
+                        self.engine.cut_short();
                         return Ok(held);
                     }
                 }
@@ -120,6 +164,27 @@ impl Intake {
             }
         }
         Ok(held)
+    }
+
+    /// With `--force`, what this very run archived is not archived again, however often it is met.
+    async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<ClaimReply>, LedgerError> {
+        if self.engine.settings.repeat == Repeat::Skip {
+            return self.engine.hold(|| self.engine.ledger.claim(requests.to_vec())).await;
+        }
+        let keys: Vec<_> = requests.iter().map(|request| request.key.clone()).collect();
+        let records = self.engine.hold(|| self.engine.ledger.recorded(keys.clone())).await?;
+        let requests: Vec<_> = requests
+            .iter()
+            .zip(records)
+            .map(|(request, record)| {
+                let repeat = match record {
+                    Some(record) if record.recorded_at >= self.engine.started_at => Repeat::Skip,
+                    _ => Repeat::Force,
+                };
+                ClaimRequest { repeat, ..request.clone() }
+            })
+            .collect();
+        self.engine.hold(|| self.engine.ledger.claim(requests.clone())).await
     }
 
     /// A file that is on record needs no upload, but perhaps a disposal that a crash, or `keep`, left undone.

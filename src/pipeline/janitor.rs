@@ -7,8 +7,9 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::engine::{Engine, Source};
+use super::read::Version;
 use super::run::Entry;
-use crate::domain::{After, Fingerprint, Repeat, display};
+use crate::domain::{After, Fingerprint, KeyId, Repeat, display};
 use crate::ledger::{ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, Release, Staged, Undisposed};
 use crate::localfs::{OpenError, RootDir};
 use crate::source::{BelowRoot, Candidate, Root};
@@ -39,27 +40,41 @@ pub async fn finish_disposals(engine: &Arc<Engine>) -> Result<(), LedgerError> {
 
 async fn finish_disposal(engine: &Arc<Engine>, destination: usize, undisposed: Undisposed) -> Result<(), LedgerError> {
     let Undisposed { key, local_path } = undisposed;
-    // The source may be gone from the settings, or no longer ask for a disposal: then what was set aside is put back.
-    let source = engine.sources.iter().find(|source| source.destination == destination && *source.name == *key.source);
-    let Some(source) = source else { return Ok(()) };
-    if source.after == After::Keep {
-        return Ok(());
+    let of_source = |source: &&Source| source.destination == destination && *source.name == *key.source;
+    let source = engine.sources.iter().find(of_source);
+    let remark = match source.map(|source| (source, candidate_of(source, &local_path))) {
+        // Some other run's paths.
+        Some((_, None)) => return Ok(()),
+        Some((source, Some(candidate))) if source.after != After::Keep => {
+            let marker = source.marker_of(&candidate.path);
+            let version = Version { candidate, fingerprint: key.fingerprint };
+            engine.dispose_version(&version, marker.as_ref(), key.id(), source.after.clone()).await
+        }
+        // The source is gone from the settings, or asks for no disposal any more.
+        _ => put_back(&local_path, key.id()).await,
+    };
+    if let Some(remark) = remark {
+        warn!(path = %display::path(&local_path), remark, "a disposal that was cut short");
     }
-    let Some(candidate) = candidate_of(source, &local_path) else { return Ok(()) };
-    let (after, fingerprint, id) = (source.after.clone(), key.fingerprint, key.id());
-    let recovered = tokio::task::spawn_blocking(move || {
-        crate::dispose::dispose(&candidate.root.dir, &candidate.path, fingerprint, id, &after)
+    engine.hold(|| engine.ledger.disposed(&key)).await
+}
+
+/// Gives a file that was set aside its name back. `None` where all went well.
+async fn put_back(path: &Path, key: KeyId) -> Option<String> {
+    let (parent, name) = (path.parent()?.to_owned(), BelowRoot::new(path.file_name()?)?);
+    let restored = tokio::task::spawn_blocking(move || {
+        let root = match RootDir::open(&parent) {
+            Ok(root) => root,
+            // The directory went away, and all in it.
+            Err(_) => return Ok(None),
+        };
+        crate::dispose::restore(&root, &name, key)
     });
-    match recovered.await {
-        Ok(Ok(_)) => engine.hold(|| engine.ledger.disposed(&key)).await,
-        Ok(Err(error)) => {
-            warn!(path = %display::path(&local_path), %error, "a disposal that was cut short could not be finished");
-            Ok(())
-        }
-        Err(panic) => {
-            warn!(path = %display::path(&local_path), %panic, "a disposal that was cut short could not be finished");
-            Ok(())
-        }
+    match restored.await {
+        Ok(Ok(None)) => None,
+        Ok(Ok(Some(at))) => Some(format!("the local file stays, as {}", display::path(&at))),
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(panic) => Some(panic.to_string()),
     }
 }
 

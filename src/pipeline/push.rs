@@ -10,6 +10,7 @@ use super::build::BadPath;
 use super::engine::Engine;
 use super::intake::{BATCH, Intake, Ready, Told, Unseen};
 use super::run::Named;
+use crate::config::settings::Execution;
 use crate::domain::{Deferral, Row, Status};
 use crate::ledger::LedgerError;
 use crate::readiness::{Decision, Rules, Waiting};
@@ -41,6 +42,7 @@ pub async fn take_in(
     let mut ended = false;
     engine.reporter.phase(Phase::Scanning);
     while !(ended && run.waiting.is_empty()) {
+        let room = run.waiting.room().min(BATCH);
         let due = run.waiting.next_due().map(tokio::time::Instant::from_std);
         tokio::select! {
             biased;
@@ -51,18 +53,16 @@ pub async fn take_in(
             () = sleep_until(due), if due.is_some() => {
                 let now = Instant::now();
                 let due = run.waiting.due(now, BATCH).iter().map(|candidate| (**candidate).clone()).collect();
-                run.examine(due).await?;
+                run.examine(due, Look::Again).await?;
             }
-            received = names.recv_many(&mut batch, BATCH), if !ended && !run.waiting.is_full() => {
+            received = names.recv_many(&mut batch, room), if !ended && room > 0 => {
                 ended = received == 0;
                 if ended {
                     engine.reporter.phase(Phase::Uploading);
                 }
                 let candidates = run.sort(batch.drain(..)).await?;
-                run.examine(candidates).await?;
+                run.examine(candidates, Look::First).await?;
             }
-            // Nothing waits for a time and the scan has ended: what is left waits for an event that no run sees.
-            else => break,
         }
         engine.reporter.waiting(run.waiting.len() as u64);
     }
@@ -85,6 +85,14 @@ struct Run<'a> {
     held: Vec<Ready>,
 }
 
+/// Whether the settle time of a candidate was over when it was looked at. Where it changed meanwhile, a single run
+/// waits no second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    First,
+    Again,
+}
+
 impl Run<'_> {
     /// Candidates go on; problems become rows.
     async fn sort(&self, names: impl Iterator<Item = Named>) -> Result<Vec<Candidate>, LedgerError> {
@@ -99,17 +107,15 @@ impl Run<'_> {
         Ok(candidates)
     }
 
-    async fn examine(&mut self, candidates: Vec<Candidate>) -> Result<(), LedgerError> {
+    async fn examine(&mut self, candidates: Vec<Candidate>, look: Look) -> Result<(), LedgerError> {
         let mut ready = Vec::new();
         for (candidate, seen) in self.intake.look(candidates).await {
             match seen {
                 Ok(seen) => {
                     let rules = Rules { settle: self.engine.sources[candidate.root.source].settle };
-                    // Its settle time was over, and it had changed meanwhile: a single run waits no second time.
-                    let second = self.waiting.contains(&candidate);
                     match self.waiting.observe(candidate.clone(), &seen.observation, rules, Instant::now()) {
                         Decision::Ready => ready.push(Ready { version: seen.version, marker: seen.marker }),
-                        Decision::Wait { deferral: Deferral::Unsettled, .. } if !second => {}
+                        Decision::Wait { deferral: Deferral::Unsettled, .. } if look == Look::First => {}
                         Decision::Wait { deferral, .. } => {
                             self.waiting.forget(&candidate);
                             self.intake.defer(&candidate, seen.observation.fingerprint.size, &deferral).await?;
@@ -147,7 +153,12 @@ impl Run<'_> {
 
     /// Waits a while for files that another archiver was busy with, then defers what is left.
     async fn leave(mut self, draining: &CancellationToken) -> Result<(), LedgerError> {
-        let give_up = Instant::now() + HELD_FOR;
+        // A dry run looks at a copy of the ledger, which does not change.
+        let patience = match self.engine.settings.execution {
+            Execution::Real => HELD_FOR,
+            Execution::DryRun => Duration::ZERO,
+        };
+        let give_up = Instant::now() + patience;
         while !self.held.is_empty() && Instant::now() < give_up {
             if draining.run_until_cancelled(tokio::time::sleep(HELD_EVERY)).await.is_none() {
                 break;
@@ -176,6 +187,8 @@ pub async fn problem_row(
 ) -> Result<(), LedgerError> {
     tracing::error!(path = %crate::domain::display::path(&path), reason, "failed");
     engine.reporter.discovered(1);
+    // As the rows of files are: absolute, though this may not lead anywhere.
+    let path = std::path::absolute(&path).unwrap_or(path);
     let row = Row {
         source: engine.sources[source].name.to_string(),
         path,

@@ -13,8 +13,6 @@ use crate::source::Candidate;
 
 /// Files up to this size are read at once and sent without waiting in between.
 pub const SMALL_BYTES: u64 = 256 << 10;
-/// As much of a file as tells a part of it from another file.
-const HEAD_BYTES: u64 = 32 << 10;
 /// Pieces of a large file that are read ahead.
 const READ_AHEAD: usize = 2;
 
@@ -104,13 +102,6 @@ impl Version {
             Ok(digest)
         });
         (receiver, task)
-    }
-
-    /// The first bytes, up to [`HEAD_BYTES`]. Blocking.
-    pub fn head(&self) -> Result<Vec<u8>, ReadError> {
-        let mut head = Vec::new();
-        self.open()?.file.take(HEAD_BYTES).read_to_end(&mut head)?;
-        Ok(head)
     }
 
     /// The SHA-256 alone, for a comparison with what stands on the server. Blocking.

@@ -1,6 +1,7 @@
 //! A run from its input to its end, torn down in the order that loses nothing.
 
 use std::ops::ControlFlow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::{janitor, outages, push, watch};
 use crate::config::settings::Execution;
 use crate::domain::display;
 use crate::ledger::LedgerError;
+use crate::localfs::{FileKind, OpenError};
 use crate::shutdown::Shutdown;
 use crate::source::scan::{Found, scan};
 use crate::source::{BelowRoot, Candidate, Root};
@@ -37,12 +39,6 @@ pub enum Input {
 
 /// Runs to the end of its input or until told to stop, whichever comes first.
 pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Result<(), LedgerError> {
-    if engine.settings.execution == Execution::Real {
-        janitor::finish_disposals(&engine).await?;
-    }
-    let (jobs, claimed) = mpsc::channel(CLAIMED);
-    let workers = tokio::spawn(work(engine.clone(), claimed));
-    let mut attendants = attend(&engine, &input);
     let stopper = tokio::spawn({
         let (shutdown, stop, grace) = (shutdown.clone(), engine.stop.clone(), engine.settings.watch.grace);
         async move {
@@ -59,6 +55,13 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
         }
     });
 
+    if engine.settings.execution == Execution::Real {
+        let finished = engine.stop.run_until_cancelled(janitor::finish_disposals(&engine)).await;
+        finished.unwrap_or(Ok(()))?;
+    }
+    let (jobs, claimed) = mpsc::channel(CLAIMED);
+    let workers = tokio::spawn(work(engine.clone(), claimed));
+    let mut attendants = attend(&engine, &input);
     let intake = Intake::new(engine.clone(), jobs);
     let taken = match input {
         Input::Once(bad) => {
@@ -202,6 +205,12 @@ impl Entry {
                 .map(|root| Self::Directory(Arc::new(root)))
                 .map_err(|error| error.to_string());
         }
+        if metadata.is_symlink() {
+            return Err(OpenError::Symlink { path: path.to_owned() }.to_string());
+        }
+        if let Some(kind) = FileKind::of(rustix::fs::FileType::from_raw_mode(metadata.mode())) {
+            return Err(OpenError::NotRegular { path: path.to_owned(), kind }.to_string());
+        }
         let parent = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => std::path::Path::new("."),
@@ -215,6 +224,7 @@ impl Entry {
 fn explain(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::NotFound => "no such file or directory; check the path".into(),
+        std::io::ErrorKind::NotADirectory => "something on the way to it is no directory; check the path".into(),
         std::io::ErrorKind::PermissionDenied => {
             "permission denied; this user needs search permission on every directory above it".into()
         }

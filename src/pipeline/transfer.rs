@@ -11,14 +11,15 @@
 
 use tracing::{debug, warn};
 
-use super::engine::{Engine, Job, Patience};
+use super::engine::{Engine, Job, Patience, Place};
 use super::read::{ReadError, SMALL_BYTES, Version};
 use crate::destination::error::StatusCode;
 use crate::destination::sftp::archive::{Delivery, RESUME_FROM_BYTES};
-use crate::destination::sftp::direct::{Choice, OwnPart};
+use crate::destination::sftp::direct::Choice;
+use crate::destination::sftp::pool::Slot;
 use crate::destination::sftp::publish::Published;
 use crate::destination::sftp::session::Session;
-use crate::destination::sftp::stage::{Before, Body, Kept, WINDOW_BYTES};
+use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept, WINDOW_BYTES};
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{Deferral, Publish, RemotePath, Sha256Digest, Status, display};
 use crate::ledger::{LedgerError, Record, Release, Staged};
@@ -89,6 +90,22 @@ impl Done {
     }
 }
 
+/// An attempt that did not go through.
+#[derive(Debug)]
+struct Trouble {
+    why: String,
+    then: Then,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// As soon as the destination is back.
+    Wait,
+    /// After a pause, as long as attempts are left.
+    TryAgain,
+    GiveUp,
+}
+
 /// How the attempts at a file ended.
 #[derive(Debug)]
 enum Outcome {
@@ -100,6 +117,7 @@ enum Outcome {
 pub struct Transfer<'a> {
     engine: &'a Engine,
     job: &'a Job,
+    place: &'a mut Place,
     version: Version,
     staging: RemotePath,
     attempts: u32,
@@ -119,10 +137,11 @@ enum Inherited {
 }
 
 impl<'a> Transfer<'a> {
-    pub fn new(engine: &'a Engine, job: &'a Job) -> Self {
+    pub fn new(engine: &'a Engine, job: &'a Job, place: &'a mut Place) -> Self {
         Self {
             engine,
             job,
+            place,
             version: job.version.clone(),
             staging: job.claim.remote.staging(job.claim.key.id(), job.claim.token),
             attempts: 0,
@@ -142,7 +161,8 @@ impl<'a> Transfer<'a> {
         };
         match outcome {
             Some(Outcome::Ended(end)) => Ok(end),
-            // What is committed is recorded, whatever else happens.
+            // A commit that was acknowledged is recorded, also when everything stops. One whose reply is still on its
+            // way is found by the next run.
             Some(Outcome::Done(done)) => self.settle(done).await,
             None => self.release(Status::Deferred, Deferral::Interrupted.to_string(), Ending::Unfinished).await,
         }
@@ -167,56 +187,66 @@ impl<'a> Transfer<'a> {
                 }
                 Err(halt) => halt,
             };
-            let error = match halt {
+            let trouble = match halt {
                 Halt::Ledger(LedgerError::LeaseLost) => {
                     self.clean(&slot).await;
                     let reason = Deferral::HeldElsewhere.to_string();
                     return Ok(Outcome::Ended(self.end(Status::Deferred, Some(reason), None)));
                 }
                 Halt::Ledger(error) => return Err(error),
-                Halt::Local(error) => {
+                Halt::Local(ReadError::Changed) => {
                     self.clean(&slot).await;
-                    drop(slot);
-                    let (status, reason) = match &error {
-                        ReadError::Changed => (Status::Deferred, Deferral::ChangedWhileRead.to_string()),
-                        ReadError::Vanished => (Status::Skipped, "it went away before it was archived".to_owned()),
-                        ReadError::Failed(why) => (Status::Failed, why.clone()),
-                    };
-                    let version = match &error {
-                        ReadError::Changed => Standing::Superseded,
-                        ReadError::Vanished | ReadError::Failed(_) => Standing::Current,
-                    };
-                    let end = self.release(status, reason, Ending::Forget).await?;
-                    return Ok(Outcome::Ended(End { version, ..end }));
+                    let reason = Deferral::ChangedWhileRead.to_string();
+                    let end = self.release(Status::Deferred, reason, Ending::Forget).await?;
+                    return Ok(Outcome::Ended(End { version: Standing::Superseded, ..end }));
                 }
-                Halt::Remote(error) => error,
+                Halt::Local(ReadError::Vanished) => {
+                    self.clean(&slot).await;
+                    let reason = "it went away before it was archived".to_owned();
+                    return Ok(Outcome::Ended(self.release(Status::Skipped, reason, Ending::Forget).await?));
+                }
+                Halt::Local(ReadError::Failed(why)) => {
+                    self.clean(&slot).await;
+                    Trouble { why, then: Then::TryAgain }
+                }
+                Halt::Remote(error) => self.judge(&slot, &error).await,
             };
-            match error.consequence {
-                Consequence::Session => slot.broken(),
-                Consequence::File | Consequence::Policy | Consequence::Outage | Consequence::Refusal => {
-                    self.clean(&slot).await;
+            drop(slot);
+            debug!(path = %display::path(&self.job.version.candidate.absolute()), attempt = self.attempts, why = trouble.why, "attempt failed");
+            match trouble.then {
+                // Not this file's fault: the breaker holds all work, and no attempt is burnt.
+                Then::Wait => self.attempts -= 1,
+                Then::TryAgain if self.attempts < retry.max_attempts => {
+                    let delay = retry.backoff.delay(self.attempts, rand::random());
+                    let path = self.job.version.candidate.absolute();
+                    self.engine.reporter.retrying(&path, self.attempts, delay, &trouble.why);
+                    self.place.rest(delay).await;
+                }
+                Then::TryAgain | Then::GiveUp => {
+                    return Ok(Outcome::Ended(self.release(Status::Failed, trouble.why, Ending::Failed).await?));
                 }
             }
-            drop(slot);
-            debug!(path = %display::path(&self.job.version.candidate.absolute()), attempt = self.attempts, %error, "attempt failed");
-            if error.consequence == Consequence::Outage {
-                // Not this file's fault: the breaker holds all work, and no attempt is burnt.
-                self.engine.archive(self.job).pool().report(&error);
-                self.attempts -= 1;
-                continue;
-            }
-            if self.attempts >= retry.max_attempts || self.hopeless(&error) {
-                return Ok(Outcome::Ended(self.release(Status::Failed, describe(&error), Ending::Failed).await?));
-            }
-            let delay = retry.backoff.delay(self.attempts, rand::random());
-            self.engine.reporter.retrying(
-                &self.job.version.candidate.absolute(),
-                self.attempts,
-                delay,
-                &error.to_string(),
-            );
-            tokio::time::sleep(delay).await;
         }
+    }
+
+    /// What an error of the destination means for this file. Cleans up, and tells the pool.
+    async fn judge(&mut self, slot: &Slot, error: &DestinationError) -> Trouble {
+        match error.consequence {
+            Consequence::Session => slot.broken(),
+            Consequence::File | Consequence::Policy | Consequence::Outage | Consequence::Refusal => {
+                self.clean(slot).await;
+            }
+        }
+        let then = match error.consequence {
+            Consequence::Outage => {
+                // Before the slot is given back, or the next job would not know.
+                self.engine.archive(self.job).pool().report(error);
+                Then::Wait
+            }
+            _ if self.hopeless(error) => Then::GiveUp,
+            _ => Then::TryAgain,
+        };
+        Trouble { why: describe(error), then }
     }
 
     /// Whether trying again cannot help: what nobody will change, or what only a person can, who is not there to do it
@@ -263,13 +293,9 @@ impl<'a> Transfer<'a> {
 
     /// The same for a server that cannot rename: the name is judged first, and written in place.
     async fn attempt_direct(&mut self, session: &Session, delivery: Delivery<'_>) -> Result<Done, Halt> {
-        let own_part = match (self.staged, self.inherited) {
-            (Staged::Nothing, Inherited::Settled) => OwnPart::Impossible,
-            _ => OwnPart::Possible,
-        };
         let version = self.version.clone();
-        let (digest, head) = blocking(move || Ok((version.digest()?, version.head()?))).await?;
-        let name = match self.engine.archive(self.job).choose(session, &delivery, &digest, own_part, &head).await? {
+        let digest = blocking(move || version.digest()).await?;
+        let name = match self.engine.archive(self.job).choose(session, &delivery, &digest).await? {
             Choice::Write(name) => name,
             Choice::AlreadyAt(name) => return Ok(Done::of(Published::AlreadyAt(name), digest)),
             Choice::SkippedFor(name) => return Ok(Done::TurnedAway(name)),
@@ -277,8 +303,18 @@ impl<'a> Transfer<'a> {
         self.inherited = Inherited::Settled;
         self.confirm().await?;
         let delivery = Delivery { staging: &name, ..delivery };
-        let digest = self.upload(session, &delivery, Before::Foreign).await?;
+        let uploaded = self.upload(session, &delivery, Before::Foreign).await;
+        // There is no temporary name that anybody would have to look after.
         self.staged = Staged::Nothing;
+        let digest = match uploaded {
+            Ok(digest) => digest,
+            Err(Halt::Local(error)) => {
+                // All that was read had arrived, under a name that was free and that we created.
+                self.engine.archive(self.job).remove(session, &name).await?;
+                return Err(Halt::Local(error));
+            }
+            Err(halt) => return Err(halt),
+        };
         let published = self.engine.archive(self.job).commit(session, &delivery, &digest).await?;
         Ok(Done::of(published, digest))
     }
@@ -293,7 +329,10 @@ impl<'a> Transfer<'a> {
         let archive = self.engine.archive(self.job);
         let _memory = self.engine.memory.acquire_many(memory_kib(delivery.size)).await;
         let progress = self.engine.reporter.started(&self.job.version.candidate.absolute(), delivery.size);
-        let sent = |bytes| progress.sent(bytes);
+        let sent = |acknowledged| match acknowledged {
+            Acknowledged::Sent(bytes) => progress.sent(bytes),
+            Acknowledged::Resumed(bytes) => progress.resumed(bytes),
+        };
         let version = self.version.clone();
         let mut opened = blocking(move || version.open()).await?;
         let kept = Kept { mtime: mtime_v3(opened.mtime_secs), mode: remote_mode(opened.mode) };
@@ -326,17 +365,24 @@ impl<'a> Transfer<'a> {
     async fn inherit(&mut self, session: &Session, delivery: &Delivery<'_>) -> Result<Before, Halt> {
         let leftover = if delivery.size >= RESUME_FROM_BYTES { Before::Resumable } else { Before::Leftover };
         if self.inherited == Inherited::Unknown {
+            // A reply that is lost from here on leaves it open which names stand.
+            self.staged = Staged::Maybe;
+            let mut adopted = Staged::Nothing;
             for token in &self.job.claim.predecessors {
                 let left = delivery.wanted.staging(self.job.claim.key.id(), *token);
                 // Renaming onto a name that was adopted already fails, and the second leftover is removed.
                 if self.engine.archive(self.job).adopt(session, &left, delivery).await? {
-                    self.staged = Staged::Maybe;
+                    adopted = Staged::Maybe;
                 }
             }
+            self.staged = adopted;
             self.inherited = Inherited::Settled;
-            // The predecessor may have died between its commit and its record.
-            let version = self.version.clone();
-            self.ambiguous = Some(blocking(move || version.digest()).await?);
+            // The predecessor may have died between its commit and its record. Where nothing has the wanted name it
+            // did not commit, and the file need not be read twice.
+            if self.engine.archive(self.job).is_taken(session, delivery).await? {
+                let version = self.version.clone();
+                self.ambiguous = Some(blocking(move || version.digest()).await?);
+            }
         }
         Ok(match self.staged {
             Staged::Nothing => Before::Nothing,
@@ -363,7 +409,8 @@ impl<'a> Transfer<'a> {
             Done::Stands(remote, digest, remark) => (remote, digest, remark),
             Done::TurnedAway(remote) => {
                 let reason = format!("another file stands at {}", display::escaped(remote.as_str()));
-                return self.release(Status::Skipped, reason, Ending::Forget).await;
+                // The version stands, and so does its date: another run may be told to publish it.
+                return self.release(Status::Skipped, reason, Ending::Unfinished).await;
             }
         };
         let record = Record { remote: remote.clone(), sha256: digest, recorded_at: self.engine.now() };

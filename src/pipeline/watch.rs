@@ -16,7 +16,7 @@ use super::intake::{BATCH, Intake, Ready, Told, Unseen};
 use super::push::{problem_row, sleep_until};
 use super::read::Version;
 use super::run::{Entry, Named, named, send_found};
-use crate::config::settings::WatchSettings;
+use crate::config::settings::{Execution, WatchSettings, WatcherKind};
 use crate::domain::{Deferral, Status, display};
 use crate::ledger::LedgerError;
 use crate::readiness::{Decision, Rules, Waiting};
@@ -35,7 +35,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Takes in what comes until told to stop, then what is finished, or becomes so within the grace.
 pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown) -> Result<(), LedgerError> {
     let settings = &engine.settings.watch;
-    let options = WatchOptions::new(settings.watcher, settings.scan_interval);
+    // A canary would be written into the source, which a dry run does not touch.
+    let kind = match engine.settings.execution {
+        Execution::Real => settings.watcher,
+        Execution::DryRun => WatcherKind::Poll,
+    };
+    let options = WatchOptions::new(kind, settings.scan_interval);
     let mut watch = match Watch::start(watched(engine), options, rand::random()) {
         Ok(watch) => watch,
         Err(error) => {
@@ -45,8 +50,14 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
             });
         }
     };
-    let mut run =
-        Run { engine, intake, waiting: Waiting::new(WAITING), scans: Scans::default(), active: Instant::now() };
+    let mut run = Run {
+        engine,
+        intake,
+        waiting: Waiting::new(WAITING),
+        scans: Scans::default(),
+        active: Instant::now(),
+        missed: Missed::Nothing,
+    };
     engine.reporter.phase(Phase::Watching);
     let mut idleness = look_interval();
     // A task of its own, for this one may be waiting for workers while the destination is out.
@@ -61,6 +72,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
     }
     let mut batch = Vec::with_capacity(BATCH);
     loop {
+        let room = run.waiting.room().min(BATCH);
         let due = run.waiting.next_due().map(tokio::time::Instant::from_std);
         tokio::select! {
             biased;
@@ -74,7 +86,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
                     shutdown.drain();
                 }
             },
-            received = run.scans.recv(&mut batch), if run.scans.busy() && !run.waiting.is_full() => {
+            received = run.scans.recv(&mut batch, room), if run.scans.busy() && room > 0 => {
                 if received > 0 {
                     run.named(std::mem::take(&mut batch)).await?;
                 }
@@ -85,6 +97,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
                 }
             }
         }
+        run.look_for_missed();
         engine.reporter.waiting(run.waiting.len() as u64);
     }
     run.drain(watch, settings.grace).await
@@ -135,8 +148,15 @@ struct Scans {
 
 impl Scans {
     fn ask(&mut self, engine: &Arc<Engine>, walk: Walk) {
-        // A root that waits to be scanned needs no second scan.
-        let covered = |queued: &Walk| matches!((queued, &walk), (Walk::Root(queued), Walk::Root(asked) | Walk::Below(asked, _) | Walk::Flat(asked, _)) if Arc::ptr_eq(queued, asked));
+        // A walk that has not begun yet sees all that a second one of the same place would.
+        let covered = |queued: &Walk| match (queued, &walk) {
+            (Walk::Root(queued), Walk::Root(asked) | Walk::Below(asked, _) | Walk::Flat(asked, _)) => {
+                Arc::ptr_eq(queued, asked)
+            }
+            (Walk::Flat(root, queued), Walk::Flat(other, asked)) => Arc::ptr_eq(root, other) && queued == asked,
+            (Walk::Below(root, queued), Walk::Below(other, asked)) => Arc::ptr_eq(root, other) && queued == asked,
+            _ => false,
+        };
         if !self.queue.iter().any(|(_, queued)| covered(queued)) {
             self.queue.push_back((engine.clone(), walk));
         }
@@ -147,13 +167,13 @@ impl Scans {
     }
 
     /// What the walk under way found; 0 where it ended. Starts the next one. Cancel-safe.
-    async fn recv(&mut self, batch: &mut Vec<Named>) -> usize {
+    async fn recv(&mut self, batch: &mut Vec<Named>, at_most: usize) -> usize {
         if self.under_way.is_none() {
             let Some((engine, walk)) = self.queue.pop_front() else { return 0 };
             self.under_way = Some(named(move |send| run_walk(&engine, &walk, send)));
         }
         let received = match &mut self.under_way {
-            Some(found) => found.recv_many(batch, BATCH).await,
+            Some(found) => found.recv_many(batch, at_most).await,
             None => 0,
         };
         if received == 0 {
@@ -184,12 +204,21 @@ struct Run<'a> {
     scans: Scans,
     /// When something was last seen to happen.
     active: Instant,
+    missed: Missed,
+}
+
+/// Whether events found no room in the waiting set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Missed {
+    Nothing,
+    Some,
 }
 
 impl Run<'_> {
     async fn handle(&mut self, event: SourceEvent) -> Result<(), LedgerError> {
         self.active = Instant::now();
         match event {
+            SourceEvent::Changed(_) | SourceEvent::Closed(_) if self.waiting.room() == 0 => self.missed = Missed::Some,
             SourceEvent::Changed(candidate) | SourceEvent::Closed(candidate) => {
                 self.engine.reporter.discovered(u64::from(!self.waiting.contains(&candidate)));
                 self.examine(vec![candidate], Told::Quietly).await?;
@@ -217,6 +246,20 @@ impl Run<'_> {
         Ok(())
     }
 
+    /// Scans for what events named while there was no room for it, once there is some.
+    fn look_for_missed(&mut self) {
+        if self.missed == Missed::Some && self.waiting.room() >= WAITING / 2 {
+            self.missed = Missed::Nothing;
+            self.scan_all_roots();
+        }
+    }
+
+    fn scan_all_roots(&mut self) {
+        for root in watched(self.engine).into_iter().map(|watched| watched.root) {
+            self.scans.ask(self.engine, Walk::Root(root));
+        }
+    }
+
     /// A marker appeared: whoever waits for it is looked at again.
     async fn marked(&mut self, root: Arc<Root>, marker: &BelowRoot) -> Result<(), LedgerError> {
         let pattern = self.engine.sources[root.source].marker.as_ref();
@@ -242,6 +285,7 @@ impl Run<'_> {
                 Named::Problem { source, path, reason } => problem_row(self.engine, source, path, reason).await?,
             }
         }
+        let candidates = self.intake.without_recorded(candidates).await?;
         self.examine(candidates, Told::ByRow).await
     }
 
@@ -280,7 +324,7 @@ impl Run<'_> {
     /// Whether nothing happened for so long that we stop by ourselves.
     fn is_idle(&mut self, settings: &WatchSettings) -> bool {
         let Some(limit) = settings.idle_exit else { return false };
-        if self.scans.busy() || self.waiting.next_due().is_some() || self.engine.reporter.snapshot().in_flight > 0 {
+        if self.scans.busy() || self.waiting.next_due().is_some() || self.engine.in_hand() > 0 {
             self.active = Instant::now();
         }
         let idle = self.active.elapsed() >= limit;
@@ -295,18 +339,17 @@ impl Run<'_> {
         let over = tokio::time::Instant::now() + grace;
         self.engine.reporter.phase(Phase::Draining);
         self.scans = Scans::default();
-        for root in watched(self.engine).into_iter().map(|watched| watched.root) {
-            self.scans.ask(self.engine, Walk::Root(root));
-        }
+        self.scan_all_roots();
         let mut batch = Vec::with_capacity(BATCH);
         while self.scans.busy() || !self.waiting.is_empty() {
+            let room = self.waiting.room().min(BATCH);
             let due = self.waiting.next_due().map(tokio::time::Instant::from_std);
             tokio::select! {
                 biased;
                 () = self.engine.stop.cancelled() => break,
                 () = tokio::time::sleep_until(over) => break,
                 () = sleep_until(due), if due.is_some() => self.examine_due().await?,
-                received = self.scans.recv(&mut batch), if self.scans.busy() => {
+                received = self.scans.recv(&mut batch, room), if self.scans.busy() && room > 0 => {
                     if received > 0 {
                         self.named(std::mem::take(&mut batch)).await?;
                     }

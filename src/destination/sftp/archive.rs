@@ -3,13 +3,15 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::direct::{self, Choice, OwnPart};
+use super::direct::{self, Choice};
 use super::directories::Directories;
 use super::pace::Pace;
 use super::pool::{Pool, Slot};
 use super::publish::{Publication, Published};
 use super::session::Session;
-use super::stage::{AttributesKept, Before, Body, Durability, Kept, Stage, Staged, remove_if_there, verify};
+use super::stage::{
+    Acknowledged, AttributesKept, Before, Body, Durability, Kept, Stage, Staged, remove_if_there, verify,
+};
 use crate::destination::error::StatusCode;
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{OnConflict, Publish, RemotePath, Sha256Digest, Verify, display};
@@ -96,7 +98,7 @@ impl Archive {
         before: Before,
         kept: Kept,
         body: Body,
-        sent: &(dyn Fn(u64) + Sync),
+        sent: &(dyn Fn(Acknowledged) + Sync),
     ) -> Result<Staged, DestinationError> {
         self.directories.ensure(session, delivery.staging.parent()).await?;
         let stage = Stage {
@@ -158,6 +160,11 @@ impl Archive {
         publication(delivery, &Sha256Digest([0; 32])).turned_away(session).await
     }
 
+    /// Whether anything has the wanted name.
+    pub async fn is_taken(&self, session: &Session, delivery: &Delivery<'_>) -> Result<bool, DestinationError> {
+        Ok(session.lstat(delivery.wanted).await?.is_some())
+    }
+
     /// The name under which these bytes stand already, after a commit whose reply was lost.
     pub async fn reconcile(
         &self,
@@ -174,10 +181,8 @@ impl Archive {
         session: &Session,
         delivery: &Delivery<'_>,
         digest: &Sha256Digest,
-        own_part: OwnPart,
-        head: &[u8],
     ) -> Result<Choice, DestinationError> {
-        direct::choose(session, &publication(delivery, digest), own_part, head).await
+        direct::choose(session, &publication(delivery, digest)).await
     }
 
     /// Removes a temporary name of ours.
@@ -202,7 +207,10 @@ impl Archive {
                             free.bytes,
                             display::escaped(&self.base)
                         ),
-                        hint: Some("make room on the server; the upload goes on by itself".into()),
+                        hint: Some(
+                            "make room on the server; `watch` then goes on by itself, `push` when it is run again"
+                                .into(),
+                        ),
                         ..error
                     },
                     _ => error,

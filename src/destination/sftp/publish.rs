@@ -78,8 +78,8 @@ impl Publication<'_> {
         match self.on_conflict {
             OnConflict::Skip => Ok(self.wanted.clone()),
             OnConflict::Rename | OnConflict::Overwrite | OnConflict::Fail => Err(self
-                .error(Consequence::Policy, "another file has that name")
-                .hint("use --on-conflict rename to keep both, or overwrite to replace it")),
+                .error(Consequence::Policy, "something else has that name")
+                .hint("use `--on-conflict rename` to keep both, or remove what stands there")),
         }
     }
 

@@ -66,8 +66,16 @@ pub struct Stage<'a> {
     pub kept: Option<Kept>,
     pub durability: Durability,
     pub pace: &'a Pace,
-    /// Called with the number of bytes of each acknowledged piece.
-    pub sent: &'a (dyn Fn(u64) + Sync),
+    /// Told of each acknowledged piece.
+    pub sent: &'a (dyn Fn(Acknowledged) + Sync),
+}
+
+/// Bytes that stand on the server for sure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    Sent(u64),
+    /// They stood there already, from an earlier attempt, and were compared.
+    Resumed(u64),
 }
 
 /// What the server acknowledged.
@@ -86,37 +94,46 @@ pub enum AttributesKept {
 }
 
 impl Stage<'_> {
-    /// Sends the body. On an error, a part of it may stand under the temporary name.
+    /// Sends the body. On an error, a part of it may stand under the temporary name; not so where the name is not ours
+    /// alone: what was created there is removed again, as far as the session still works.
     pub async fn run(self, body: Body) -> Result<Staged, DestinationError> {
         let (file, existing) = self.open().await?;
-        match body {
+        let sent = match body {
             Body::Whole(bytes) => self.whole(&file, bytes).await,
             Body::Pieces(pieces) => match self.pieces(&file, pieces, existing).await {
                 Ok(()) => self.finish(&file).await,
-                Err(error) => {
-                    // The handle would stay open for as long as the session does.
-                    if error.consequence != Consequence::Session {
-                        let _ = self.session.close(&file).await;
-                    }
-                    Err(error)
-                }
+                Err(error) => Err(error),
             },
+        };
+        if let Err(error) = &sent
+            && error.consequence != Consequence::Session
+        {
+            // The handle would stay open for as long as the session does; it may be closed already.
+            let _ = self.session.close(&file).await;
+            if self.before == Before::Foreign {
+                let _ = remove_if_there(self.session, self.path).await;
+            }
         }
+        sent
     }
 
     /// The open temporary file, and how many bytes of it are worth comparing.
     async fn open(&self) -> Result<(RemoteFile, u64), DestinationError> {
         if self.before == Before::Resumable {
             match self.session.open(self.path, OpenHow::Existing).await {
-                Ok(file) => {
-                    let size = self.session.fstat(&file).await?.size.unwrap_or(0);
-                    return Ok((file, size));
-                }
-                Err(error) if error.is_status(StatusCode::NoSuchFile) => {}
-                Err(error) => return Err(error),
+                Ok(file) => match self.session.fstat(&file).await {
+                    Ok(attributes) => return Ok((file, attributes.size.unwrap_or(0))),
+                    Err(error) if error.consequence == Consequence::Session => return Err(error),
+                    Err(_) => {
+                        let _ = self.session.close(&file).await;
+                    }
+                },
+                Err(error) if error.consequence == Consequence::Session => return Err(error),
+                // It may have the mode of a file that nobody may write: then it is begun anew.
+                Err(_) => {}
             }
         }
-        if self.before == Before::Leftover {
+        if matches!(self.before, Before::Leftover | Before::Resumable) {
             remove_if_there(self.session, self.path).await?;
         }
         match self.session.open(self.path, OpenHow::CreateNew).await {
@@ -152,7 +169,7 @@ impl Stage<'_> {
                 self.finish(file).await?
             }
         };
-        (self.sent)(bytes.len() as u64);
+        (self.sent)(Acknowledged::Sent(bytes.len() as u64));
         Ok(staged)
     }
 
@@ -188,16 +205,16 @@ impl Stage<'_> {
         offset: u64,
         piece: Bytes,
         existing: u64,
-    ) -> Result<u64, DestinationError> {
+    ) -> Result<Acknowledged, DestinationError> {
         let len = piece.len() as u64;
         if offset + len <= existing
             && read_exact(self.session, file, offset, len as u32).await?.as_deref() == Some(&*piece)
         {
-            return Ok(len);
+            return Ok(Acknowledged::Resumed(len));
         }
         self.pace.take(piece.len()).await;
         self.session.write(file, offset, &piece).await?;
-        Ok(len)
+        Ok(Acknowledged::Sent(len))
     }
 
     async fn finish(&self, file: &RemoteFile) -> Result<Staged, DestinationError> {

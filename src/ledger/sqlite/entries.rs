@@ -24,13 +24,13 @@ pub(super) struct Entries<'a> {
 }
 
 /// What a claim has to know of an entry that stands.
-struct Standing {
+pub(super) struct Standing {
     seq: i64,
     remote: RemotePath,
     owner: Option<OwnerId>,
     staged: Vec<Token>,
     attempts: u32,
-    record: Option<Record>,
+    pub(super) record: Option<Record>,
 }
 
 pub(super) type Changed = Result<(), Failure>;
@@ -92,7 +92,7 @@ impl Entries<'_> {
             })
     }
 
-    fn standing(&self, id: KeyId) -> rusqlite::Result<Option<Standing>> {
+    pub(super) fn standing(&self, id: KeyId) -> rusqlite::Result<Option<Standing>> {
         self.connection
             .prepare_cached(
                 "SELECT seq, remote, owner, staged, attempts, record_remote, record_sha256, recorded_at FROM entry WHERE id = ?1",

@@ -229,6 +229,15 @@ impl Ledger for SqliteLedger {
         self.writer.call(move |store| store.entries()?.disposed(id)).await
     }
 
+    async fn recorded(&self, keys: Vec<FileKey>) -> Result<Vec<Option<Record>>, LedgerError> {
+        self.writer
+            .call(move |store| {
+                let entries = store.entries()?;
+                keys.iter().map(|key| Ok(entries.standing(key.id())?.and_then(|standing| standing.record))).collect()
+            })
+            .await
+    }
+
     async fn orphans(
         &self,
         destination: &str,

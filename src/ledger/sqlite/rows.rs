@@ -91,7 +91,8 @@ impl Rows {
                  ON CONFLICT (seq) DO UPDATE SET version = excluded.version, remote = excluded.remote, bytes = excluded.bytes, \
                  sha256 = excluded.sha256, status = excluded.status, reason = excluded.reason, \
                  attempts = excluded.attempts, elapsed_ns = excluded.elapsed_ns \
-                 WHERE NOT (status = 'archived' AND excluded.status IN ('skipped', 'deferred'))",
+                 WHERE NOT (status = 'archived' AND excluded.status = 'skipped') \
+                 AND NOT (status <> 'deferred' AND excluded.status = 'deferred')",
             )?
             .execute(named_params! {
                 ":seq": same.or(unidentified), ":source": row.source, ":path": path, ":version": version,
