@@ -108,6 +108,10 @@ pub async fn remove_orphans(engine: &Arc<Engine>) -> Result<(), LedgerError> {
 /// What a watch of months does once in a while.
 pub async fn keep_house(engine: &Arc<Engine>) {
     loop {
+        // Another watch of the same tree may have died in the middle of one.
+        if let Err(error) = finish_disposals(engine).await {
+            warn!(%error, "disposals that were cut short could not be finished; trying again later");
+        }
         if let Err(error) = remove_orphans(engine).await {
             warn!(%error, "temporary names of earlier runs could not be looked after; trying again later");
         }
