@@ -18,7 +18,7 @@ use crate::domain::{OwnerId, display};
 use crate::exit::Exit;
 use crate::ledger::{Cursor, Ledger, LedgerError, RowFilter, SqliteConfig, SqliteLedger, sqlite};
 use crate::pipeline::build::{self, BadPath};
-use crate::pipeline::engine::{Engine, Failure, Patience};
+use crate::pipeline::engine::{Engine, Failure, Patience, RunError};
 use crate::pipeline::run::{Entry, Input, Named, named, run};
 use crate::report::{Console, Progress, Reporter, RowSet, Summary, SummaryHeader, Surface, progress};
 use crate::shutdown::Shutdown;
@@ -203,7 +203,7 @@ fn listed(engine: &Arc<Engine>, files: FileList) -> Result<mpsc::Receiver<Named>
 }
 
 /// The exit code, and the error that ended the run early.
-async fn conclude(engine: &Engine, result: Result<(), LedgerError>, shutdown: &Shutdown, console: &Console) -> Exit {
+async fn conclude(engine: &Engine, result: Result<(), RunError>, shutdown: &Shutdown, console: &Console) -> Exit {
     if shutdown.now().is_cancelled() {
         return Exit::Interrupted;
     }

@@ -164,8 +164,10 @@ fn selection(
         AfterFailure::Keep => None,
     };
     for directory in moved.into_iter().chain(quarantine) {
-        let absolute =
-            std::path::absolute(directory).map_err(|error| format!("{}: {error}", display::path(directory)))?;
+        // Through symbolic links, as the roots are; a directory that is not there yet has none.
+        let absolute = std::fs::canonicalize(directory)
+            .or_else(|_| std::path::absolute(directory))
+            .map_err(|error| format!("{}: {error}", display::path(directory)))?;
         for entry in entries {
             if let Ok(below) = absolute.strip_prefix(&entry.root().path) {
                 selection = selection.barring(below);

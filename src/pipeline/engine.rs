@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, warn};
+use tracing::{Instrument, error, info, warn};
 
 use super::lease::LeaseKeeper;
 use super::read::Version;
@@ -100,7 +100,15 @@ pub struct Engine {
     pub(super) claimed: AtomicUsize,
     pub started_at: DateTime<Utc>,
     /// Files that failed and are left alone until then, where a watch would meet them again at every scan.
-    pub(super) resting: Mutex<HashMap<KeyId, Instant>>,
+    pub(super) resting: Mutex<HashMap<Resting, Instant>>,
+}
+
+/// What failed and is left alone for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Resting {
+    Version(KeyId),
+    /// What cannot even be read.
+    Path(PathBuf),
 }
 
 /// What is to happen to the local file of a record.
@@ -115,7 +123,17 @@ pub enum Intention {
 #[derive(Debug, Clone)]
 pub enum Failure {
     Destination(DestinationError),
-    Ledger(LedgerError),
+    Run(RunError),
+}
+
+/// What ends a run early, whatever its destinations do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A part of this program, or of this machine, failed: what, and why.
+    #[error("{0}")]
+    Broken(String),
 }
 
 impl Engine {
@@ -171,9 +189,9 @@ impl Engine {
         }
     }
 
-    /// Notes that the ledger failed for good, and stops everything: without it nothing is safe.
-    pub fn ledger_failed(&self, error: LedgerError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Failure::Ledger(error));
+    /// Notes what nothing is safe without, and stops everything.
+    pub fn broke(&self, error: RunError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Failure::Run(error));
         self.stop.cancel();
     }
 
@@ -193,25 +211,25 @@ impl Engine {
     }
 
     /// Whether a file failed so lately that a watch leaves it alone.
-    pub fn is_resting(&self, key: KeyId) -> bool {
+    pub fn is_resting(&self, what: &Resting) -> bool {
         let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-        match resting.get(&key) {
+        match resting.get(what) {
             Some(until) if Instant::now() < *until => true,
             Some(_) => {
-                resting.remove(&key);
+                resting.remove(what);
                 false
             }
             None => false,
         }
     }
 
-    /// A watch tries a failed file again at its reconciling scans, not at every event and poll.
-    fn rest(&self, key: KeyId) {
+    /// A watch tries what failed again at its reconciling scans, not at every event and poll.
+    pub fn rest(&self, what: Resting) {
         let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
         if resting.len() >= RESTING {
             resting.clear();
         }
-        resting.insert(key, Instant::now() + self.settings.watch.scan_interval / 2);
+        resting.insert(what, Instant::now() + self.settings.watch.scan_interval / 2);
     }
 
     pub fn was_cut_short(&self) -> bool {
@@ -342,7 +360,7 @@ impl Engine {
         self.claimed.fetch_sub(1, Ordering::Relaxed);
         if row.status == Status::Failed {
             if self.patience == Patience::Persistent {
-                self.rest(job.claim.key.id());
+                self.rest(Resting::Version(job.claim.key.id()));
             }
             error!(path = %display::path(&row.path), reason = row.reason.as_deref().unwrap_or_default(), "failed");
         }
@@ -350,6 +368,10 @@ impl Engine {
             Standing::Current => Some(&job.claim.key),
             Standing::Superseded => None,
         };
+        if row.status == Status::Archived {
+            let remote = display::escaped(row.remote.as_deref().unwrap_or_default()).to_string();
+            info!(path = %display::path(&row.path), remote, bytes = row.bytes, "archived");
+        }
         self.put_row(version, row).await
     }
 }
@@ -415,7 +437,7 @@ pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
                     Err(error) => Err(error),
                 };
                 if let Err(error) = done {
-                    engine.ledger_failed(error);
+                    engine.broke(error.into());
                 }
             }
             .instrument(span),
@@ -428,9 +450,6 @@ pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
 
 fn report_panic(engine: &Engine, ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        engine.ledger_failed(LedgerError::Unusable {
-            location: "of this run".into(),
-            reason: format!("a worker failed: {error}"),
-        });
+        engine.broke(RunError::Broken(format!("a worker failed: {error}")));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::engine::{Engine, Job};
+use super::engine::{Engine, Job, Resting};
 use super::read::Version;
 use crate::config::settings::Execution;
 use crate::domain::{Deferral, FileKey, Repeat, Row, Status, WriterState, display};
@@ -121,7 +121,7 @@ impl Intake {
         let mut held = Vec::new();
         for file in ready {
             match self.engine.place(&file.version) {
-                Ok((key, _)) if self.engine.is_resting(key.id()) => {}
+                Ok((key, _)) if self.engine.is_resting(&Resting::Version(key.id())) => {}
                 Ok((key, remote)) => {
                     requests.push(ClaimRequest {
                         key,

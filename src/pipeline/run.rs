@@ -10,12 +10,11 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::build::BadPath;
-use super::engine::{Engine, Failure, work};
+use super::engine::{Engine, Failure, RunError, work};
 use super::intake::Intake;
 use super::{janitor, outages, push, watch};
 use crate::config::settings::Execution;
 use crate::domain::display;
-use crate::ledger::LedgerError;
 use crate::localfs::{FileKind, OpenError};
 use crate::shutdown::Shutdown;
 use crate::source::scan::{Found, scan};
@@ -38,7 +37,7 @@ pub enum Input {
 }
 
 /// Runs to the end of its input or until told to stop, whichever comes first.
-pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Result<(), LedgerError> {
+pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Result<(), RunError> {
     let stopper = tokio::spawn({
         let (shutdown, stop, grace) = (shutdown.clone(), engine.stop.clone(), engine.settings.watch.grace);
         async move {
@@ -66,22 +65,21 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
     let taken = match input {
         Input::Once(bad) => {
             let names = scan_all(&engine);
-            push::take_in(&engine, &intake, bad, names, shutdown.draining()).await
+            push::take_in(&engine, &intake, bad, names, shutdown.draining()).await.map_err(RunError::from)
         }
-        Input::Named(names, bad) => push::take_in(&engine, &intake, bad, names, shutdown.draining()).await,
+        Input::Named(names, bad) => {
+            push::take_in(&engine, &intake, bad, names, shutdown.draining()).await.map_err(RunError::from)
+        }
         Input::Watch => watch::take_in(&engine, &intake, shutdown).await,
     };
     // No more jobs: the workers end when what they have is done, or when everything stops.
     drop(intake);
-    let worked = workers.await.map_err(|panic| LedgerError::Unusable {
-        location: "of this run".into(),
-        reason: format!("the workers failed: {panic}"),
-    });
+    let worked = workers.await.map_err(|panic| RunError::Broken(format!("the workers failed: {panic}")));
     let mut result = taken.and(worked);
     if result.is_ok() && engine.failure().is_none() && engine.settings.execution == Execution::Real {
         // The grace bounds this too.
         let removed = engine.stop.run_until_cancelled(janitor::remove_orphans(&engine)).await;
-        result = removed.unwrap_or(Ok(()));
+        result = removed.unwrap_or(Ok(())).map_err(RunError::from);
     }
     engine.stop.cancel();
     stopper.abort();
@@ -94,7 +92,7 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
         archive.pool().close().await;
     }
     match engine.failure() {
-        Some(Failure::Ledger(error)) => Err(error),
+        Some(Failure::Run(error)) => Err(error),
         _ => result,
     }
 }
