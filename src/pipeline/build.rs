@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::{Engine, Patience, Source};
 use super::lease::LeaseKeeper;
-use super::run::Entry;
+use super::names::{BadPath, Entry};
 use crate::config::settings::{DestinationSettings, Settings, SourceSettings};
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
@@ -40,14 +40,6 @@ impl BuildError {
             Self::Source(_) => None,
         }
     }
-}
-
-/// A path of a source that cannot be used: it becomes a failed row.
-#[derive(Debug)]
-pub struct BadPath {
-    pub source: usize,
-    pub path: std::path::PathBuf,
-    pub reason: String,
 }
 
 /// Builds the engine, and says which paths of its sources cannot be used.

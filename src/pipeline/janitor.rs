@@ -7,8 +7,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::engine::{Engine, Source};
+use super::names::Entry;
 use super::read::Version;
-use super::run::Entry;
 use crate::domain::{After, Fingerprint, KeyId, Repeat, display};
 use crate::ledger::{ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, Release, Staged, Undisposed};
 use crate::localfs::{OpenError, RootDir};

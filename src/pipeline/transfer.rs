@@ -11,7 +11,8 @@
 
 use tracing::{debug, warn};
 
-use super::engine::{Engine, Job, Patience, Place};
+use super::engine::{Engine, Job, Patience};
+use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version};
 use crate::destination::error::StatusCode;
 use crate::destination::sftp::archive::{Delivery, RESUME_FROM_BYTES};

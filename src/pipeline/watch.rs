@@ -12,10 +12,9 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::engine::{Engine, Resting, RunError};
-use super::intake::{BATCH, Intake, Ready, Told, Unseen};
-use super::push::{problem_row, sleep_until};
+use super::intake::{BATCH, Intake, Ready, Told, Unseen, problem_row, sleep_until};
+use super::names::{Entry, Named, named, send_found};
 use super::read::Version;
-use super::run::{Entry, Named, named, send_found};
 use crate::config::settings::{Execution, WatchSettings, WatcherKind};
 use crate::domain::{Deferral, Status, display};
 use crate::ledger::LedgerError;
