@@ -41,5 +41,7 @@ mod watch_lifecycle;
 mod watch_markers;
 #[path = "integration/watch_outages.rs"]
 mod watch_outages;
+#[path = "integration/watch_regressions.rs"]
+mod watch_regressions;
 #[path = "integration/watch_trees.rs"]
 mod watch_trees;
