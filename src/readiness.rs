@@ -276,6 +276,37 @@ mod tests {
         assert!(waiting.room() > 0);
     }
 
+    /// As the scanners do it: never more at a time than there is room for. The capacity is no multiple of the batch.
+    #[test]
+    fn whoever_keeps_to_the_room_has_every_file_held() {
+        const BATCH: usize = 4;
+        let (mut waiting, now) = (Waiting::new(10), Instant::now());
+        let missing = seen(1, MarkerState::Missing("m".into()), WriterState::None);
+        // They take no room away: they give theirs up.
+        for key in 1000..1020 {
+            waiting.observe(key, &missing, RULES, now);
+        }
+        let (mut named, mut ready) = (0, Vec::new());
+        while ready.len() < 33 {
+            let batch = waiting.room().min(BATCH).min(33 - named);
+            for key in named..named + batch {
+                assert_eq!(waiting.observe(key, &quiet(1), RULES, now), unsettled(now + RULES.settle));
+            }
+            assert!((named..named + batch).all(|key| waiting.contains(&key)), "{named} {batch}");
+            named += batch;
+            assert!(waiting.len() <= 10);
+            if batch == 0 {
+                for key in waiting.due(now + RULES.settle, BATCH) {
+                    assert_eq!(waiting.observe(*key, &quiet(1), RULES, now + RULES.settle), Decision::Ready);
+                    ready.push(*key);
+                }
+            }
+        }
+        ready.sort_unstable();
+        assert_eq!(ready, (0..33).collect::<Vec<_>>());
+        assert!(waiting.next_due().is_none());
+    }
+
     /// What a writer does between two looks.
     #[derive(Debug, Clone, Copy)]
     enum Act {

@@ -43,5 +43,7 @@ mod watch_logins;
 mod watch_markers;
 #[path = "integration/watch_outages.rs"]
 mod watch_outages;
+#[path = "integration/watch_regressions.rs"]
+mod watch_regressions;
 #[path = "integration/watch_trees.rs"]
 mod watch_trees;

@@ -49,9 +49,14 @@ async fn until_signalled(resolved: Resolved, mode: Mode, console: Console) -> Ex
         shutdown.now().cancelled().await;
         tokio::time::sleep(AT_ONCE).await;
     };
+    let mut run = Box::pin(archive(resolved.settings, mode, &console, &shutdown));
     tokio::select! {
-        exit = archive(resolved.settings, mode, &console, &shutdown) => exit,
-        () = late => Exit::Interrupted,
+        exit = &mut run => exit,
+        () = late => {
+            // Its end would wait for the ledger's thread, which waits for the lock. The process ends right after this.
+            std::mem::forget(run);
+            Exit::Interrupted
+        }
     }
 }
 

@@ -307,7 +307,14 @@ impl<'a> Transfer<'a> {
         self.inherited = Inherited::Settled;
         self.confirm().await?;
         let delivery = Delivery { staging: &name, ..delivery };
-        let uploaded = self.upload(session, &delivery, Before::Foreign).await;
+        let uploaded = match self.upload(session, &delivery, Before::Foreign).await {
+            // It may have changed after its last byte was read, while that was still on its way (G6).
+            Ok(digest) => {
+                let version = self.version.clone();
+                blocking(move || version.still_named()).await.map(|()| digest).map_err(Halt::from)
+            }
+            Err(halt) => Err(halt),
+        };
         // There is no temporary name that anybody would have to look after.
         self.staged = Staged::Nothing;
         let digest = match uploaded {

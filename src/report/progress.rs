@@ -156,13 +156,13 @@ fn known(snapshot: &Snapshot) -> u64 {
     snapshot.discovered.max(snapshot.totals.files() + snapshot.in_flight + snapshot.waiting)
 }
 
-/// `123/500 files · 1.2 GiB · 35.0 MiB/s · ETA 12 s · 1 failed · 2 waiting · 64 in flight`, as far as each applies: what
-/// matters more comes first, and what does not fit into `columns` is left out from the end.
 /// How far a run is, in one line.
 pub fn interim(snapshot: &Snapshot) -> String {
     overall_text(snapshot, &Rates::default(), usize::MAX)
 }
 
+/// `123/500 files · 1.2 GiB · 35.0 MiB/s · ETA 12 s · 1 failed · 2 waiting · 64 in flight`, as far as each applies: what
+/// matters more comes first, and what does not fit into `columns` is left out from the end.
 fn overall_text(snapshot: &Snapshot, rates: &Rates, columns: usize) -> String {
     let done = snapshot.totals.files();
     let known = match snapshot.phase {

@@ -40,6 +40,8 @@ mod options;
 mod real;
 #[path = "push_refused.rs"]
 mod refused;
+#[path = "push_regressions.rs"]
+mod regressions;
 #[path = "push_select.rs"]
 mod select;
 #[path = "push_stop.rs"]
