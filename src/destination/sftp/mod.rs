@@ -1,8 +1,8 @@
 //! SFTP over SSH.
 //!
-//! - [`target`], [`ssh_config`]: from settings to a host; [`connect`]: from a host to a connection, step by step
-//! - [`host_key`], [`known_hosts`]: is this the server we mean; [`auth`], [`identity`]: who we are
-//! - [`session`], [`features`]: what can be done there; [`exchange`], [`wire`]: requests and replies as bytes
+//! - [`target`], `ssh_config`: from settings to a host; [`connect`]: from a host to a connection, step by step
+//! - [`host_key`], `known_hosts`: is this the server we mean; `auth`, `identity`: who we are
+//! - [`session`], [`features`]: what can be done there; `exchange`, `wire`: requests and replies as bytes
 //! - [`pool`], [`breaker`]: connections shared by all jobs, and patience while the destination is out
 //! - [`archive`]: one destination as the pipeline sees it, made of [`directories`], [`mod@stage`], [`mod@compare`],
 //!   [`publish`], [`direct`] and [`pace`]
