@@ -36,6 +36,7 @@ fn more_files_than_settle_at_a_time_are_all_accounted_for() {
     }
     let arguments = ["--settle", "1s", "--dry-run"];
     let pushed = Pushed::run(bench.push([bench.env.local()]).args(arguments)).expect(0);
+    assert_eq!(pushed.rows().len(), 11_000);
     pushed.assert_counts([0, 11_000, 0, 0]);
 }
 
