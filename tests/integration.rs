@@ -37,6 +37,8 @@ mod watch_files;
 mod watch_leftovers;
 #[path = "integration/watch_lifecycle.rs"]
 mod watch_lifecycle;
+#[path = "integration/watch_logins.rs"]
+mod watch_logins;
 #[path = "integration/watch_markers.rs"]
 mod watch_markers;
 #[path = "integration/watch_outages.rs"]

@@ -17,9 +17,10 @@ use crate::config::settings::{Execution, FileList, LedgerLocation, ListOrigin, S
 use crate::domain::{OwnerId, display};
 use crate::exit::Exit;
 use crate::ledger::{Cursor, Ledger, LedgerError, RowFilter, SqliteConfig, SqliteLedger, sqlite};
-use crate::pipeline::build::{self, BadPath};
-use crate::pipeline::engine::{Engine, Failure, Patience};
-use crate::pipeline::run::{Entry, Input, Named, named, run};
+use crate::pipeline::build;
+use crate::pipeline::engine::{Engine, Failure, Patience, RunError};
+use crate::pipeline::names::{BadPath, Entry, Named, named};
+use crate::pipeline::run::{Input, run};
 use crate::report::{Console, Progress, Reporter, RowSet, Summary, SummaryHeader, Surface, progress};
 use crate::shutdown::Shutdown;
 use crate::source::list::{self, Listed, Lister, Paths};
@@ -208,7 +209,7 @@ fn listed(engine: &Arc<Engine>, files: FileList) -> Result<mpsc::Receiver<Named>
 }
 
 /// The exit code, and the error that ended the run early.
-async fn conclude(engine: &Engine, result: Result<(), LedgerError>, shutdown: &Shutdown, console: &Console) -> Exit {
+async fn conclude(engine: &Engine, result: Result<(), RunError>, shutdown: &Shutdown, console: &Console) -> Exit {
     if shutdown.now().is_cancelled() {
         return Exit::Interrupted;
     }

@@ -100,8 +100,12 @@ fn with_log<F: Future<Output = Exit>>(
     }
 }
 
+/// Threads for local file work. More would cost memory and gain nothing; those that wait for something (the reader of a
+/// large file, a walk, a list) are far fewer, so the others never wait for them.
+const BLOCKING_THREADS: usize = 32;
+
 fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()
 }
 
 /// Blocking threads that are stuck, in a read from a terminal or a dead network mount, do not hold up the exit.

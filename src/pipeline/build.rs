@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::{Engine, Patience, Source};
 use super::lease::LeaseKeeper;
-use super::run::Entry;
+use super::names::{BadPath, Entry};
 use crate::config::settings::{DestinationSettings, Settings, SourceSettings};
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
@@ -40,14 +40,6 @@ impl BuildError {
             Self::Source(_) => None,
         }
     }
-}
-
-/// A path of a source that cannot be used: it becomes a failed row.
-#[derive(Debug)]
-pub struct BadPath {
-    pub source: usize,
-    pub path: std::path::PathBuf,
-    pub reason: String,
 }
 
 /// Builds the engine, and says which paths of its sources cannot be used.
@@ -164,8 +156,10 @@ fn selection(
         AfterFailure::Keep => None,
     };
     for directory in moved.into_iter().chain(quarantine) {
-        let absolute =
-            std::path::absolute(directory).map_err(|error| format!("{}: {error}", display::path(directory)))?;
+        // Through symbolic links, as the roots are; a directory that is not there yet has none.
+        let absolute = std::fs::canonicalize(directory)
+            .or_else(|_| std::path::absolute(directory))
+            .map_err(|error| format!("{}: {error}", display::path(directory)))?;
         for entry in entries {
             if let Ok(below) = absolute.strip_prefix(&entry.root().path) {
                 selection = selection.barring(below);

@@ -8,20 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, warn};
+use tracing::{error, warn};
 
 use super::lease::LeaseKeeper;
+use super::names::Entry;
 use super::read::Version;
-use super::run::Entry;
-use super::transfer::{End, Standing, Transfer};
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
 use crate::dispose::{self, DisposeError, Disposed};
-use crate::domain::{After, AfterFailure, FileKey, KeyId, RemotePath, Row, Status, display};
+use crate::domain::{After, AfterFailure, FileKey, KeyId, RemotePath, Row, display};
 use crate::ledger::{Claim, Ledger, LedgerError, Record};
 use crate::report::Reporter;
 use crate::selection::{MarkerPattern, Selection};
@@ -30,8 +28,6 @@ use crate::source::{BelowRoot, Candidate};
 /// Files in flight where the user says nothing: 64 on each of 4 sessions, and some that wait for the ledger.
 const JOBS: usize = 320;
 
-/// Files that pause between two attempts without keeping a place.
-const PAUSES: usize = 2048;
 /// Failed files that are remembered at most; beyond it all are tried again at the next scan.
 const RESTING: usize = 10_000;
 
@@ -100,7 +96,15 @@ pub struct Engine {
     pub(super) claimed: AtomicUsize,
     pub started_at: DateTime<Utc>,
     /// Files that failed and are left alone until then, where a watch would meet them again at every scan.
-    pub(super) resting: Mutex<HashMap<KeyId, Instant>>,
+    pub(super) resting: Mutex<HashMap<Resting, Instant>>,
+}
+
+/// What failed and is left alone for a while.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Resting {
+    Version(KeyId),
+    /// What cannot even be read.
+    Path(PathBuf),
 }
 
 /// What is to happen to the local file of a record.
@@ -115,7 +119,17 @@ pub enum Intention {
 #[derive(Debug, Clone)]
 pub enum Failure {
     Destination(DestinationError),
-    Ledger(LedgerError),
+    Run(RunError),
+}
+
+/// What ends a run early, whatever its destinations do.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A part of this program, or of this machine, failed: what, and why.
+    #[error("{0}")]
+    Broken(String),
 }
 
 impl Engine {
@@ -129,7 +143,7 @@ impl Engine {
 
     /// Files in flight at most. A worker that waits for a session holds no bytes, so there may be more workers than
     /// sessions have room for.
-    fn jobs_in_flight(&self) -> usize {
+    pub fn jobs_in_flight(&self) -> usize {
         self.settings.pool.jobs.map_or(JOBS, usize::from)
     }
 
@@ -171,9 +185,9 @@ impl Engine {
         }
     }
 
-    /// Notes that the ledger failed for good, and stops everything: without it nothing is safe.
-    pub fn ledger_failed(&self, error: LedgerError) {
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Failure::Ledger(error));
+    /// Notes what nothing is safe without, and stops everything.
+    pub fn broke(&self, error: RunError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(Failure::Run(error));
         self.stop.cancel();
     }
 
@@ -187,31 +201,36 @@ impl Engine {
         self.claimed.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a file that came to its end.
+    pub fn put_down(&self) {
+        self.claimed.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Files that were handed to the workers and have not come to their end, waiting for a session included.
     pub fn in_hand(&self) -> usize {
         self.claimed.load(Ordering::Relaxed)
     }
 
     /// Whether a file failed so lately that a watch leaves it alone.
-    pub fn is_resting(&self, key: KeyId) -> bool {
+    pub fn is_resting(&self, what: &Resting) -> bool {
         let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
-        match resting.get(&key) {
+        match resting.get(what) {
             Some(until) if Instant::now() < *until => true,
             Some(_) => {
-                resting.remove(&key);
+                resting.remove(what);
                 false
             }
             None => false,
         }
     }
 
-    /// A watch tries a failed file again at its reconciling scans, not at every event and poll.
-    fn rest(&self, key: KeyId) {
+    /// A watch tries what failed again at its reconciling scans, not at every event and poll.
+    pub fn rest(&self, what: Resting) {
         let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
         if resting.len() >= RESTING {
             resting.clear();
         }
-        resting.insert(key, Instant::now() + self.settings.watch.scan_interval / 2);
+        resting.insert(what, Instant::now() + self.settings.watch.scan_interval / 2);
     }
 
     pub fn was_cut_short(&self) -> bool {
@@ -326,32 +345,6 @@ impl Engine {
         self.reporter.finished(status, bytes);
         Ok(())
     }
-
-    async fn finish(&self, job: &Job, end: End) -> Result<(), LedgerError> {
-        let row = Row {
-            source: self.source(job).name.to_string(),
-            path: job.version.candidate.absolute(),
-            remote: Some(end.remote.as_str().to_owned()),
-            bytes: job.version.fingerprint.size,
-            sha256: end.sha256,
-            status: end.status,
-            reason: end.reason,
-            attempts: end.attempts,
-            elapsed: job.began.elapsed(),
-        };
-        self.claimed.fetch_sub(1, Ordering::Relaxed);
-        if row.status == Status::Failed {
-            if self.patience == Patience::Persistent {
-                self.rest(job.claim.key.id());
-            }
-            error!(path = %display::path(&row.path), reason = row.reason.as_deref().unwrap_or_default(), "failed");
-        }
-        let version = match end.version {
-            Standing::Current => Some(&job.claim.key),
-            Standing::Superseded => None,
-        };
-        self.put_row(version, row).await
-    }
 }
 
 /// What people should know of a disposal.
@@ -364,73 +357,5 @@ fn remark(disposed: &Disposed) -> Option<String> {
         Disposed::Kept | Disposed::Deleted | Disposed::Moved(_) | Disposed::Gone => None,
         Disposed::Changed(at) => kept("it changed after it was archived", at),
         Disposed::Reopened(at) => kept("it was opened for writing again after it was archived", at),
-    }
-}
-
-/// One of the places for files in flight. It is given up for the length of a pause, so that files that fail again and
-/// again do not keep others waiting.
-#[derive(Debug)]
-pub struct Place {
-    places: Arc<Semaphore>,
-    /// Bounds the files that rest outside of a place.
-    pauses: Arc<Semaphore>,
-    taken: Option<OwnedSemaphorePermit>,
-}
-
-impl Place {
-    /// Pauses, outside of the place where there is room for that.
-    pub async fn rest(&mut self, pause: Duration) {
-        let outside = self.pauses.try_acquire();
-        if outside.is_ok() {
-            self.taken = None;
-        }
-        tokio::time::sleep(pause).await;
-        if self.taken.is_none() {
-            // Never closed.
-            self.taken = self.places.clone().acquire_owned().await.ok();
-        }
-    }
-}
-
-/// Takes jobs until the channel closes; as many are in flight as the settings or the sessions allow.
-pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
-    let places = Arc::new(Semaphore::new(engine.jobs_in_flight()));
-    let pauses = Arc::new(Semaphore::new(PAUSES));
-    let mut tasks = JoinSet::new();
-    loop {
-        // Tasks that ended are taken out as we go, so that the set does not grow.
-        while let Some(ended) = tasks.try_join_next() {
-            report_panic(&engine, ended);
-        }
-        let Ok(permit) = places.clone().acquire_owned().await else { break };
-        let Some(job) = jobs.recv().await else { break };
-        let mut place = Place { places: places.clone(), pauses: pauses.clone(), taken: Some(permit) };
-        let engine = engine.clone();
-        let span = tracing::debug_span!("transfer", path = %display::path(job.version.candidate.path.as_path()));
-        tasks.spawn(
-            async move {
-                let end = Transfer::new(&engine, &job, &mut place).run().await;
-                let done = match end {
-                    Ok(end) => engine.finish(&job, end).await,
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = done {
-                    engine.ledger_failed(error);
-                }
-            }
-            .instrument(span),
-        );
-    }
-    while let Some(ended) = tasks.join_next().await {
-        report_panic(&engine, ended);
-    }
-}
-
-fn report_panic(engine: &Engine, ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        engine.ledger_failed(LedgerError::Unusable {
-            location: "of this run".into(),
-            reason: format!("a worker failed: {error}"),
-        });
     }
 }

@@ -1,11 +1,11 @@
 //! From a named candidate to a claimed job: look at it, ask the rules whether it is finished, claim it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::engine::{Engine, Job};
+use super::engine::{Engine, Job, Resting};
 use super::read::Version;
 use crate::config::settings::Execution;
 use crate::domain::{Deferral, FileKey, Repeat, Row, Status, WriterState, display};
@@ -121,7 +121,7 @@ impl Intake {
         let mut held = Vec::new();
         for file in ready {
             match self.engine.place(&file.version) {
-                Ok((key, _)) if self.engine.is_resting(key.id()) => {}
+                Ok((key, _)) if self.engine.is_resting(&Resting::Version(key.id())) => {}
                 Ok((key, remote)) => {
                     requests.push(ClaimRequest {
                         key,
@@ -244,7 +244,7 @@ impl Intake {
             status,
             reason: Some(reason),
             attempts: 0,
-            elapsed: std::time::Duration::ZERO,
+            elapsed: Duration::ZERO,
         }
     }
 }
@@ -282,4 +282,37 @@ fn look(engine: &Engine, candidate: &Candidate) -> Result<Seen, Unseen> {
 fn thoroughness(mtime_ns: i64, now_ns: i64) -> Thoroughness {
     const RECENT_NS: i64 = 3_600_000_000_000;
     if now_ns.saturating_sub(mtime_ns) < RECENT_NS { Thoroughness::LeaseThenProc } else { Thoroughness::Lease }
+}
+
+/// Until `due`, or for ever.
+pub async fn sleep_until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The row of something that could not even become a candidate, such as an unreadable directory.
+pub async fn problem_row(
+    engine: &Engine,
+    source: usize,
+    path: std::path::PathBuf,
+    reason: String,
+) -> Result<(), LedgerError> {
+    tracing::error!(path = %crate::domain::display::path(&path), reason, "failed");
+    engine.reporter.discovered(1);
+    // As the rows of files are: absolute, though this may not lead anywhere.
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let row = Row {
+        source: engine.sources[source].name.to_string(),
+        path,
+        remote: None,
+        bytes: 0,
+        sha256: None,
+        status: Status::Failed,
+        reason: Some(reason),
+        attempts: 0,
+        elapsed: Duration::ZERO,
+    };
+    engine.put_row(None, row).await
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tracing::{info, warn};
 
 use super::engine::{Engine, Source};
+use super::names::Entry;
 use super::read::Version;
-use super::run::Entry;
 use crate::domain::{After, Fingerprint, KeyId, Repeat, display};
 use crate::ledger::{ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, Release, Staged, Undisposed};
 use crate::localfs::{OpenError, RootDir};
@@ -108,6 +108,10 @@ pub async fn remove_orphans(engine: &Arc<Engine>) -> Result<(), LedgerError> {
 /// What a watch of months does once in a while.
 pub async fn keep_house(engine: &Arc<Engine>) {
     loop {
+        // Another watch of the same tree may have died in the middle of one.
+        if let Err(error) = finish_disposals(engine).await {
+            warn!(%error, "disposals that were cut short could not be finished; trying again later");
+        }
         if let Err(error) = remove_orphans(engine).await {
             warn!(%error, "temporary names of earlier runs could not be looked after; trying again later");
         }

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::build::BadPath;
 use super::engine::Engine;
-use super::intake::{BATCH, Intake, Ready, Told, Unseen};
-use super::run::Named;
+use super::intake::{BATCH, Intake, Ready, Told, Unseen, problem_row, sleep_until};
+use super::names::{BadPath, Named};
 use crate::config::settings::Execution;
-use crate::domain::{Deferral, Row, Status};
+use crate::domain::{Deferral, Status};
 use crate::ledger::LedgerError;
 use crate::readiness::{Decision, Rules, Waiting};
 use crate::report::Phase;
@@ -68,14 +67,6 @@ pub async fn take_in(
     }
     drop(names);
     run.leave(draining).await
-}
-
-/// Until `due`, or for ever.
-pub async fn sleep_until(due: Option<tokio::time::Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
-    }
 }
 
 struct Run<'a> {
@@ -176,29 +167,4 @@ impl Run<'_> {
         }
         Ok(())
     }
-}
-
-/// The row of something that could not even become a candidate, such as an unreadable directory.
-pub async fn problem_row(
-    engine: &Engine,
-    source: usize,
-    path: std::path::PathBuf,
-    reason: String,
-) -> Result<(), LedgerError> {
-    tracing::error!(path = %crate::domain::display::path(&path), reason, "failed");
-    engine.reporter.discovered(1);
-    // As the rows of files are: absolute, though this may not lead anywhere.
-    let path = std::path::absolute(&path).unwrap_or(path);
-    let row = Row {
-        source: engine.sources[source].name.to_string(),
-        path,
-        remote: None,
-        bytes: 0,
-        sha256: None,
-        status: Status::Failed,
-        reason: Some(reason),
-        attempts: 0,
-        elapsed: Duration::ZERO,
-    };
-    engine.put_row(None, row).await
 }

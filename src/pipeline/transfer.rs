@@ -11,7 +11,8 @@
 
 use tracing::{debug, warn};
 
-use super::engine::{Engine, Job, Patience, Place};
+use super::engine::{Engine, Job, Patience};
+use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version};
 use crate::destination::error::StatusCode;
 use crate::destination::sftp::archive::{Delivery, RESUME_FROM_BYTES};
@@ -123,6 +124,8 @@ pub struct Transfer<'a> {
     attempts: u32,
     /// Whether our temporary name may stand on the server.
     staged: Staged,
+    /// The final name that was being written directly when the session broke.
+    begun: Option<RemotePath>,
     /// Whether predecessors' names were dealt with.
     inherited: Inherited,
     /// A rename may have happened whose reply was lost; the digest of what was staged.
@@ -146,6 +149,7 @@ impl<'a> Transfer<'a> {
             staging: job.claim.remote.staging(job.claim.key.id(), job.claim.token),
             attempts: 0,
             staged: Staged::Nothing,
+            begun: None,
             inherited: if job.claim.predecessors.is_empty() { Inherited::Settled } else { Inherited::Unknown },
             ambiguous: None,
         }
@@ -295,7 +299,7 @@ impl<'a> Transfer<'a> {
     async fn attempt_direct(&mut self, session: &Session, delivery: Delivery<'_>) -> Result<Done, Halt> {
         let version = self.version.clone();
         let digest = blocking(move || version.digest()).await?;
-        let name = match self.engine.archive(self.job).choose(session, &delivery, &digest).await? {
+        let name = match self.engine.archive(self.job).choose(session, &delivery, &digest, self.begun.as_ref()).await? {
             Choice::Write(name) => name,
             Choice::AlreadyAt(name) => return Ok(Done::of(Published::AlreadyAt(name), digest)),
             Choice::SkippedFor(name) => return Ok(Done::TurnedAway(name)),
@@ -320,7 +324,12 @@ impl<'a> Transfer<'a> {
                 self.engine.archive(self.job).remove(session, &name).await?;
                 return Err(Halt::Local(error));
             }
-            Err(halt) => return Err(halt),
+            Err(halt) => {
+                if matches!(&halt, Halt::Remote(error) if error.consequence == Consequence::Session) {
+                    self.begun = Some(name);
+                }
+                return Err(halt);
+            }
         };
         let published = self.engine.archive(self.job).commit(session, &delivery, &digest).await?;
         Ok(Done::of(published, digest))

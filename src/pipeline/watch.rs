@@ -11,11 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
-use super::engine::Engine;
-use super::intake::{BATCH, Intake, Ready, Told, Unseen};
-use super::push::{problem_row, sleep_until};
+use super::engine::{Engine, Resting, RunError};
+use super::intake::{BATCH, Intake, Ready, Told, Unseen, problem_row, sleep_until};
+use super::names::{Entry, Named, named, send_found};
 use super::read::Version;
-use super::run::{Entry, Named, named, send_found};
 use crate::config::settings::{Execution, WatchSettings, WatcherKind};
 use crate::domain::{Deferral, Status, display};
 use crate::ledger::LedgerError;
@@ -33,7 +32,7 @@ const WAITING: usize = 50_000;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Takes in what comes until told to stop, then what is finished, or becomes so within the grace.
-pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown) -> Result<(), LedgerError> {
+pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown) -> Result<(), RunError> {
     let settings = &engine.settings.watch;
     // A canary would be written into the source, which a dry run does not touch.
     let kind = match engine.settings.execution {
@@ -41,15 +40,8 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
         Execution::DryRun => WatcherKind::Poll,
     };
     let options = WatchOptions::new(kind, settings.scan_interval);
-    let mut watch = match Watch::start(watched(engine), options, rand::random()) {
-        Ok(watch) => watch,
-        Err(error) => {
-            return Err(LedgerError::Unusable {
-                location: "of this run".into(),
-                reason: format!("the watcher did not start: {error}"),
-            });
-        }
-    };
+    let mut watch = Watch::start(watched(engine), options, rand::random())
+        .map_err(|error| RunError::Broken(format!("the watcher did not start: {error}")))?;
     let mut run = Run {
         engine,
         intake,
@@ -100,7 +92,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
         run.look_for_missed();
         engine.reporter.waiting(run.waiting.len() as u64);
     }
-    run.drain(watch, settings.grace).await
+    Ok(run.drain(watch, settings.grace).await?)
 }
 
 fn look_interval() -> tokio::time::Interval {
@@ -282,11 +274,22 @@ impl Run<'_> {
         for name in names {
             match name {
                 Named::Candidate(candidate) => candidates.push(candidate),
+                Named::Problem { path, .. } if self.is_old_news(&path) => {}
                 Named::Problem { source, path, reason } => problem_row(self.engine, source, path, reason).await?,
             }
         }
         let candidates = self.intake.without_recorded(candidates).await?;
         self.examine(candidates, Told::ByRow).await
+    }
+
+    /// Whether this path was reported as unreadable lately. Notes that it is, now.
+    fn is_old_news(&self, path: &Path) -> bool {
+        let what = Resting::Path(path.to_owned());
+        if self.engine.is_resting(&what) {
+            return true;
+        }
+        self.engine.rest(what);
+        false
     }
 
     async fn examine_due(&mut self) -> Result<(), LedgerError> {
@@ -307,6 +310,9 @@ impl Run<'_> {
                 Err(Unseen::Vanished | Unseen::NotRegular) => self.waiting.forget(&candidate),
                 Err(Unseen::Problem(reason)) => {
                     self.waiting.forget(&candidate);
+                    if self.is_old_news(&candidate.absolute()) {
+                        continue;
+                    }
                     self.intake.end(&candidate, None, 0, Status::Failed, reason).await?;
                 }
             }

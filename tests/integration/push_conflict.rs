@@ -84,7 +84,7 @@ fn fail_fails_and_leaves_both_sides_alone() {
     let pushed = Pushed::run(bench.push([bench.env.local()]).args(arguments)).expect(1);
     pushed.assert_counts([0, 0, 0, 1]);
     let reason = pushed.reason("/report.csv");
-    assert!(reason.contains("another file has that name") && reason.contains("--on-conflict rename"), "{reason}");
+    assert!(reason.contains("something else has that name") && reason.contains("--on-conflict rename"), "{reason}");
     assert_eq!(tree(&bench.base), before);
     assert!(bench.env.local().join("report.csv").exists());
 }

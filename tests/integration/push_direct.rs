@@ -57,7 +57,12 @@ fn killed_while_writing_directly() {
                     trap.kill_at(bench.push([bench.env.local()]).args(DIRECT), operation, nth, moment);
                     let pushed = Pushed::run(bench.push([bench.env.local()]).args(DIRECT)).expect(0);
                     pushed.assert_counts([1, 0, 0, 0]);
-                    assert_eq!(bench.archived(), wanted, "{operation:?} {nth} {moment:?}");
+                    // What a killed process left under the final name may be anybody's: it stays, and the whole
+                    // file stands beside it.
+                    let mut archived = bench.archived();
+                    let whole = wanted.values().next().unwrap();
+                    archived.retain(|_, file| file == whole);
+                    assert_eq!(archived.len(), 1, "{operation:?} {nth} {moment:?}: {:?}", bench.archived());
                     assert!(files(&bench.env.local()).is_empty());
                 });
             }

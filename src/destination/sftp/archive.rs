@@ -181,8 +181,9 @@ impl Archive {
         session: &Session,
         delivery: &Delivery<'_>,
         digest: &Sha256Digest,
+        begun: Option<&RemotePath>,
     ) -> Result<Choice, DestinationError> {
-        direct::choose(session, &publication(delivery, digest)).await
+        direct::choose(session, &publication(delivery, digest), begun).await
     }
 
     /// Removes a temporary name of ours.

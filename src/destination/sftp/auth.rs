@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use russh::client::{AuthResult, Handle, KeyboardInteractiveAuthResponse};
 use russh::keys::agent::AgentIdentity;
@@ -17,6 +18,8 @@ use crate::config::settings::Secret;
 use crate::destination::DestinationError;
 use crate::domain::{display, name};
 
+/// How long the task of a lost connection may take to end.
+const ENDING: Duration = Duration::from_secs(1);
 /// Servers ask again after a wrong answer; the same password is not sent twice, and an empty round costs nothing.
 const MAX_ROUNDS: usize = 5;
 
@@ -116,7 +119,7 @@ impl Login<'_> {
             let next = [MethodKind::PublicKey, MethodKind::KeyboardInteractive, MethodKind::Password]
                 .into_iter()
                 .find(|method| self.offered.contains(method) && !self.done.contains(method));
-            let Some(method) = next else { return Err(self.refused(&identities)) };
+            let Some(method) = next else { return Err(self.exhausted(&identities).await) };
             self.done.push(method);
             let step = match method {
                 MethodKind::PublicKey => self.keys(&identities).await?,
@@ -303,6 +306,19 @@ impl Login<'_> {
     async fn hung_up(&mut self) -> DestinationError {
         // Its task ends now; after that it is known whether there was a word.
         let _ = (&mut *self.handle).await;
+        self.ended()
+    }
+
+    /// No method is left. russh says the same of a connection that was lost while it waited for an answer, so the
+    /// connection gets a moment to end: an outage must not be taken for a refusal.
+    async fn exhausted(&mut self, identities: &[Identity]) -> DestinationError {
+        if self.offered.is_empty() && tokio::time::timeout(ENDING, &mut *self.handle).await.is_ok() {
+            return self.ended();
+        }
+        self.refused(identities)
+    }
+
+    fn ended(&self) -> DestinationError {
         let farewell = self.farewell.lock().expect("no panic while held").clone();
         match farewell {
             None => {

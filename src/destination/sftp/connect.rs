@@ -328,9 +328,10 @@ impl Connection {
             loop {
                 match channel.wait().await {
                     Some(ChannelMsg::Success) => break,
-                    Some(ChannelMsg::Failure | ChannelMsg::Eof | ChannelMsg::Close) => return Err(no_sftp()),
-                    Some(_) => {}
-                    None => return Err(DestinationError::outage(what.clone(), "the connection was lost")),
+                    Some(ChannelMsg::Failure) => return Err(no_sftp()),
+                    Some(message) if !matches!(message, ChannelMsg::Eof | ChannelMsg::Close) => {}
+                    // A server that is going down: no answer is no refusal.
+                    _ => return Err(DestinationError::outage(what.clone(), "the connection was lost")),
                 }
             }
             Session::start(channel, &self.life.server, self.timeouts.request, self.life.cut.clone()).await

@@ -19,13 +19,22 @@ pub enum Choice {
     SkippedFor(RemotePath),
 }
 
-/// Chooses the name. A part that a crash of ours left under a final name cannot be told from another's file, so it
-/// counts as other bytes and is never removed.
-pub async fn choose(session: &Session, publication: &Publication<'_>) -> Result<Choice, DestinationError> {
+/// Chooses the name. `begun` is a name that was free when this very process began to write there, and whose session
+/// broke: what stands there is a part of ours, and goes. A part that a killed process left cannot be told from another's
+/// file, so it counts as other bytes and is never removed.
+pub async fn choose(
+    session: &Session,
+    publication: &Publication<'_>,
+    begun: Option<&RemotePath>,
+) -> Result<Choice, DestinationError> {
     for name in [publication.wanted.clone(), publication.wanted.conflicting(publication.digest)] {
         match compare(session, &name, publication.size, publication.digest).await? {
             Found::Nothing => return Ok(Choice::Write(name)),
             Found::SameBytes => return Ok(Choice::AlreadyAt(name)),
+            Found::OtherBytes if begun == Some(&name) => {
+                remove_if_there(session, &name).await?;
+                return Ok(Choice::Write(name));
+            }
             Found::OtherBytes | Found::NotAFile => match publication.on_conflict {
                 OnConflict::Rename => {}
                 OnConflict::Skip => return Ok(Choice::SkippedFor(name)),

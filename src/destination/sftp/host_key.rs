@@ -187,7 +187,7 @@ impl HostKeys {
         };
         DestinationError::refusal(self.what(), format!("its {} is not known in {searched}", describe(key))).hint(format!(
             "compare the fingerprint with the server's own, then add the key with `ssh-keyscan -t {kind} -p {} {} >> {file}`, \
-             or pin it with `--host-key {}`",
+             pin it with `--host-key {}`, or trust the first key that comes with `--host-key accept-new`",
             self.port,
             self.host,
             key.fingerprint(HashAlg::Sha256)

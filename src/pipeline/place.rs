@@ -1,0 +1,51 @@
+//! Places for files in flight.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Files that pause between two attempts without keeping a place.
+const PAUSES: usize = 2048;
+
+/// All places of a run.
+#[derive(Debug, Clone)]
+pub struct Places {
+    places: Arc<Semaphore>,
+    /// Bounds the files that rest outside of a place.
+    pauses: Arc<Semaphore>,
+}
+
+impl Places {
+    pub fn new(places: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)), pauses: Arc::new(Semaphore::new(PAUSES)) }
+    }
+
+    /// Waits for a free place.
+    pub async fn take(&self) -> Place {
+        // The semaphore is never closed.
+        Place { taken: self.places.clone().acquire_owned().await.ok(), all: self.clone() }
+    }
+}
+
+/// A place for one file. It is given up for the length of a pause, so that files that fail again and again do not keep
+/// others waiting.
+#[derive(Debug)]
+pub struct Place {
+    taken: Option<OwnedSemaphorePermit>,
+    all: Places,
+}
+
+impl Place {
+    /// Pauses, outside of the place where there is room for that.
+    pub async fn rest(&mut self, pause: Duration) {
+        let outside = self.all.pauses.try_acquire();
+        if outside.is_ok() {
+            self.taken = None;
+        }
+        tokio::time::sleep(pause).await;
+        if self.taken.is_none() {
+            self.taken = self.all.places.clone().acquire_owned().await.ok();
+        }
+    }
+}
