@@ -1,6 +1,7 @@
 //! Mistakes that `archiver push` once made, each at the moment at which it made it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +9,6 @@ use archiver::domain::{DestinationUrl, FileKey, Fingerprint, OwnerId};
 use archiver::embedded::{AnnouncedExtensions, Operation, Quirks, RenamePolicy, Request};
 use archiver::ledger::{Ledger, SqliteConfig, SqliteLedger};
 use chrono::{Duration, Utc};
-use std::os::unix::fs::MetadataExt;
 
 use super::crash::{Moment, Trap};
 use super::stop::{gate, is_commit};
