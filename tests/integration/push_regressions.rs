@@ -1,6 +1,7 @@
 //! Mistakes that `archiver push` once made, each at the moment at which it made it.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,7 +9,6 @@ use archiver::domain::{DestinationUrl, FileKey, Fingerprint, OwnerId};
 use archiver::embedded::{AnnouncedExtensions, Operation, Quirks, RenamePolicy, Request};
 use archiver::ledger::{Ledger, SqliteConfig, SqliteLedger};
 use chrono::{Duration, Utc};
-use std::os::unix::fs::MetadataExt;
 
 use super::crash::{Moment, Trap};
 use super::stop::{gate, is_commit};
@@ -36,6 +36,7 @@ fn more_files_than_settle_at_a_time_are_all_accounted_for() {
     }
     let arguments = ["--settle", "1s", "--dry-run"];
     let pushed = Pushed::run(bench.push([bench.env.local()]).args(arguments)).expect(0);
+    assert_eq!(pushed.rows().len(), 11_000);
     pushed.assert_counts([0, 11_000, 0, 0]);
 }
 

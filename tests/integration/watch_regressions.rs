@@ -52,7 +52,7 @@ fn idleness_does_not_end_it_while_a_file_waits_for_the_server() {
     let mut site = Site::new();
     site.server.kill();
     write(&site.local(), "a.csv", "a");
-    let mut running = Running::start(&mut site.command(["--idle-exit", "1s"]));
+    let mut running = Running::start(&mut site.command(["--idle-exit", "1s", "--grace", "1s"]));
     running.expect_line("is out");
     // Another one, with nothing to do, shows that the time is over.
     let elsewhere = TestEnv::new();
@@ -93,9 +93,9 @@ fn a_dry_run_makes_no_file_in_the_source() {
     write(&site.local(), "a.csv", "a");
     let before = (tree(&site.local()), changed(&site));
     let finished = run(&mut site.command(["--dry-run", "--idle-exit", "700ms"]));
+    assert_eq!((tree(&site.local()), changed(&site)), before);
     finished.assert_code(0);
     assert_eq!(Summary::of(&finished).totals(), (0, 1, 0, 0));
-    assert_eq!((tree(&site.local()), changed(&site)), before);
     assert!(tree(&site.remote()).is_empty());
 }
 
