@@ -34,7 +34,10 @@ impl RemotePath {
             };
             let name = escape(name);
             if name.len() > MAX_BYTES {
-                return Err(format!("its name takes {} bytes on the server, more than {MAX_BYTES}", name.len()));
+                return Err(format!(
+                    "its name takes {} bytes on the server, more than {MAX_BYTES}; give it a shorter one",
+                    name.len()
+                ));
             }
             push(&name);
         }
