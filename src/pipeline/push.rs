@@ -76,8 +76,7 @@ struct Run<'a> {
     held: Vec<Ready>,
 }
 
-/// Whether the settle time of a candidate was over when it was looked at. Where it changed meanwhile, a single run
-/// waits no second time.
+/// Whether a candidate has had its time to settle, or its writer to close it. A single run gives it no second one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
     First,
@@ -106,7 +105,9 @@ impl Run<'_> {
                     let rules = Rules { settle: self.engine.sources[candidate.root.source].settle };
                     match self.waiting.observe(candidate.clone(), &seen.observation, rules, Instant::now()) {
                         Decision::Ready => ready.push(Ready { version: seen.version, marker: seen.marker }),
-                        Decision::Wait { deferral: Deferral::Unsettled, .. } if look == Look::First => {}
+                        // A writer may be gone in a moment: a process that was just forked holds the files of its parent.
+                        Decision::Wait { deferral: Deferral::Unsettled | Deferral::OpenForWriting, .. }
+                            if look == Look::First => {}
                         Decision::Wait { deferral, .. } => {
                             self.waiting.forget(&candidate);
                             self.intake.defer(&candidate, seen.observation.fingerprint.size, &deferral).await?;
