@@ -11,7 +11,7 @@ use crate::config::settings::Execution;
 use crate::domain::{Deferral, FileKey, Repeat, Row, Status, WriterState, display};
 use crate::ledger::{ClaimReply, ClaimRequest, LedgerError, Record};
 use crate::localfs::{OpenError, Thoroughness, writer_of};
-use crate::readiness::{MarkerState, Observation};
+use crate::readiness::{MarkerState, Observation, Waiting};
 use crate::source::{BelowRoot, Candidate};
 
 /// Candidates looked at, and claimed, together.
@@ -227,11 +227,20 @@ impl Intake {
         self.end(candidate, None, bytes, Status::Deferred, deferral.to_string()).await
     }
 
-    /// The same for a version that was seen, so that it has one row whatever else this run finds out about it.
-    pub async fn leave(&self, version: &Version, deferral: &Deferral) -> Result<(), LedgerError> {
-        let key = self.engine.place(version).ok().map(|(key, _)| key);
-        let size = version.fingerprint.size;
-        self.end(&version.candidate, key.as_ref(), size, Status::Deferred, deferral.to_string()).await
+    /// Names all that still waits when a run ends. Each version that was seen has one row, whatever else this run finds
+    /// out about it.
+    pub async fn leave_all(&self, waiting: &Waiting<Candidate>) -> Result<(), LedgerError> {
+        let left = waiting.iter().map(|(candidate, fingerprint, deferral)| {
+            // It might have settled; it was not given the time.
+            let deferral = if *deferral == Deferral::Unsettled { Deferral::Interrupted } else { deferral.clone() };
+            (Version { candidate: candidate.clone(), fingerprint }, deferral)
+        });
+        for (version, deferral) in left.collect::<Vec<_>>() {
+            let key = self.engine.place(&version).ok().map(|(key, _)| key);
+            let size = version.fingerprint.size;
+            self.end(&version.candidate, key.as_ref(), size, Status::Deferred, deferral.to_string()).await?;
+        }
+        Ok(())
     }
 
     fn row(&self, candidate: &Candidate, bytes: u64, status: Status, reason: String) -> Row {

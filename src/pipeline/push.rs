@@ -161,11 +161,7 @@ impl Run<'_> {
         for held in &self.held {
             self.defer(held).await?;
         }
-        let left: Vec<_> =
-            self.waiting.iter().map(|(candidate, version, _)| (candidate.clone(), version.size)).collect();
-        for (candidate, size) in left {
-            self.intake.defer(&candidate, size, &Deferral::Interrupted).await?;
-        }
+        self.intake.leave_all(&self.waiting).await?;
         Ok(())
     }
 }

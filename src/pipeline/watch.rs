@@ -14,9 +14,8 @@ use tracing::{debug, info, warn};
 use super::engine::{Engine, Resting, RunError};
 use super::intake::{BATCH, Intake, Ready, Told, Unseen, problem_row, sleep_until};
 use super::names::{Entry, Named, named, send_found};
-use super::read::Version;
 use crate::config::settings::{Execution, WatchSettings, WatcherKind};
-use crate::domain::{Deferral, Status, display};
+use crate::domain::{Status, display};
 use crate::ledger::LedgerError;
 use crate::readiness::{Decision, Rules, Waiting};
 use crate::report::Phase;
@@ -376,13 +375,7 @@ impl Run<'_> {
         if self.scans.busy() {
             self.engine.cut_short();
         }
-        let left = self.waiting.iter().map(|(candidate, fingerprint, deferral)| {
-            let deferral = if *deferral == Deferral::Unsettled { Deferral::Interrupted } else { deferral.clone() };
-            (Version { candidate: candidate.clone(), fingerprint }, deferral)
-        });
-        for (version, deferral) in left.collect::<Vec<_>>() {
-            self.intake.leave(&version, &deferral).await?;
-        }
+        self.intake.leave_all(&self.waiting).await?;
         Ok(())
     }
 }
