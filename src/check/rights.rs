@@ -123,7 +123,7 @@ impl Run<'_> {
     ) -> Result<Written, DestinationError> {
         let file = session.open(path, OpenHow::CreateNew).await?;
         let filled = async {
-            session.write(&file, 0, content).await?;
+            session.write(&file, 0, content.to_vec()).await?;
             let stat = session.fstat(&file).await?;
             let between = (before, SystemTime::now());
             let setstat = session.fsetstat(&file, PAST, MODE).await;

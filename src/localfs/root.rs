@@ -72,6 +72,13 @@ pub(crate) fn fingerprint(stat: &Stat) -> Fingerprint {
     }
 }
 
+/// What is known of a name before it is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    Never,
+    Regular,
+}
+
 const HANDLE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl RootDir {
@@ -121,13 +128,25 @@ impl RootDir {
     /// Opens a regular file for reading. A FIFO or a device is never opened, not even for a moment, unless it takes
     /// the file's place between two system calls; then it does not block.
     pub fn open_file(&self, path: &BelowRoot) -> Result<OpenedFile, OpenError> {
+        self.open_regular(path, Seen::Never)
+    }
+
+    /// The same for a name that stood for a regular file a moment ago, without looking before the opening: what took
+    /// its place since is opened, without blocking, and closed again.
+    pub fn reopen_file(&self, path: &BelowRoot) -> Result<OpenedFile, OpenError> {
+        self.open_regular(path, Seen::Regular)
+    }
+
+    fn open_regular(&self, path: &BelowRoot, seen: Seen) -> Result<OpenedFile, OpenError> {
         let failed = |errno| OpenError::new(&self.path.join(path.as_path()), errno);
         let regular = |stat: &Stat| match FileKind::of(FileType::from_raw_mode(stat.st_mode)) {
             None => Ok(()),
             Some(FileKind::Symlink) => Err(failed(Errno::LOOP)),
             Some(kind) => Err(OpenError::NotRegular { path: self.path.join(path.as_path()), kind }),
         };
-        regular(&self.stat(path.as_path()).map_err(failed)?)?;
+        if seen == Seen::Never {
+            regular(&self.stat(path.as_path()).map_err(failed)?)?;
+        }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
         let file = self.open_below(path.as_path(), flags).map_err(failed)?;
         let stat = rustix::fs::fstat(&file).map_err(failed)?;

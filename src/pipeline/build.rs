@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::desk::Desk;
 use super::engine::{Engine, Patience, Source};
 use super::lease::LeaseKeeper;
 use super::names::{BadPath, Entry};
@@ -67,6 +68,7 @@ pub fn engine(
         lease: LeaseKeeper::new(ledger.clone()),
         ledger,
         reporter,
+        desk: Desk::default(),
         sources,
         archives,
         destinations,

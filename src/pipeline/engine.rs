@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
+use super::desk::Desk;
 use super::lease::LeaseKeeper;
 use super::names::Entry;
 use super::read::Version;
@@ -25,8 +26,9 @@ use crate::report::Reporter;
 use crate::selection::{MarkerPattern, Selection};
 use crate::source::{BelowRoot, Candidate};
 
-/// Files in flight where the user says nothing: 64 on each of 4 sessions, and some that wait for the ledger.
-const JOBS: usize = 320;
+/// Files in flight where the user says nothing: what one session takes over a slow link, or several over a fast one,
+/// and some that wait for the ledger.
+const JOBS: usize = 640;
 
 /// Failed files that are remembered at most; beyond it all are tried again at the next scan.
 const RESTING: usize = 10_000;
@@ -79,6 +81,7 @@ pub struct Engine {
     pub ledger: Arc<dyn Ledger>,
     pub lease: LeaseKeeper,
     pub reporter: Reporter,
+    pub desk: Desk,
     pub sources: Vec<Source>,
     pub archives: Vec<Archive>,
     /// Canonical URLs of the archives, as the ledger's keys hold them.
@@ -308,7 +311,7 @@ impl Engine {
         let source = &self.sources[version.candidate.root.source];
         let (version, marker) = (version.clone(), marker.cloned().zip(source.marker.clone()));
         let selection = source.selection.clone();
-        let disposal = tokio::task::spawn_blocking(move || {
+        let disposal = self.desk.run(move || {
             let Candidate { root, path } = &version.candidate;
             let disposed = dispose::dispose(&root.dir, path, version.fingerprint, key, &after)?;
             let is_gone = matches!(disposed, Disposed::Deleted | Disposed::Moved(_) | Disposed::Gone);

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::engine::{Engine, Source};
 use super::names::Entry;
 use super::read::Version;
+use crate::destination::sftp::Load;
 use crate::domain::{After, Fingerprint, KeyId, Repeat, display};
 use crate::ledger::{ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, Release, Staged, Undisposed};
 use crate::localfs::{OpenError, RootDir};
@@ -158,7 +159,7 @@ async fn remove_all(
     claim: &crate::ledger::Claim,
 ) -> Result<(), crate::destination::DestinationError> {
     let archive = &engine.archives[destination];
-    let session = archive.session().await?;
+    let session = archive.session(Load::Light).await?;
     for token in &claim.predecessors {
         archive.remove(&session, &claim.remote.staging(claim.key.id(), *token)).await?;
     }

@@ -1,6 +1,7 @@
 //! The workers. Components meet here and nowhere else.
 
 pub mod build;
+pub mod desk;
 pub mod engine;
 pub mod intake;
 pub mod janitor;

@@ -1,8 +1,9 @@
 //! Reading a local file for upload: every byte once, hashed on the way, and proof that it stayed the same meanwhile.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -50,19 +51,29 @@ pub struct Version {
     pub fingerprint: Fingerprint,
 }
 
+/// A small file as it was read.
+#[derive(Debug)]
+pub struct Whole {
+    pub bytes: Bytes,
+    pub digest: Sha256Digest,
+    /// As [`OpenedFile::mode`] and [`OpenedFile::mtime_secs`].
+    pub mode: u32,
+    pub mtime_secs: i64,
+}
+
 impl Version {
     /// Opens it, if the name still stands for this version. Blocking.
     pub fn open(&self) -> Result<OpenedFile, ReadError> {
-        let opened = self.candidate.root.dir.open_file(&self.candidate.path)?;
+        self.as_claimed(self.candidate.root.dir.open_file(&self.candidate.path)?)
+    }
+
+    fn as_claimed(&self, opened: OpenedFile) -> Result<OpenedFile, ReadError> {
         if opened.fingerprint == self.fingerprint { Ok(opened) } else { Err(ReadError::Changed) }
     }
 
-    /// Whether the open file is unchanged, and the name still stands for it. Blocking.
-    fn check(&self, opened: &OpenedFile) -> Result<(), ReadError> {
-        if opened.fingerprint_now()? != self.fingerprint {
-            return Err(ReadError::Changed);
-        }
-        self.still_named()
+    /// Whether the open file is what it was, its size included. Blocking.
+    fn unchanged(&self, opened: &OpenedFile) -> Result<(), ReadError> {
+        if opened.fingerprint_now()? == self.fingerprint { Ok(()) } else { Err(ReadError::Changed) }
     }
 
     /// Whether the name still stands for this version. Blocking.
@@ -74,17 +85,15 @@ impl Version {
         }
     }
 
-    /// All bytes of a small file and their SHA-256. Blocking.
-    pub fn read_whole(&self, opened: &mut OpenedFile) -> Result<(Bytes, Sha256Digest), ReadError> {
-        // One byte more than there should be, so that growth shows.
-        let mut bytes = Vec::with_capacity(self.fingerprint.size as usize + 1);
-        (&mut opened.file).take(self.fingerprint.size + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 != self.fingerprint.size {
-            return Err(ReadError::Changed);
-        }
-        self.check(opened)?;
+    /// A small file, opened, read, and unchanged after its last byte. Whether the name still stands for it is asked
+    /// right before the commit. Blocking.
+    pub fn read_whole(&self) -> Result<Whole, ReadError> {
+        let mut opened = self.as_claimed(self.candidate.root.dir.reopen_file(&self.candidate.path)?)?;
+        let mut bytes = vec![0; self.fingerprint.size as usize];
+        opened.file.read_exact(&mut bytes).map_err(cut_short)?;
+        self.unchanged(&opened)?;
         let digest = Sha256Digest(Sha256::digest(&bytes).into());
-        Ok((bytes.into(), digest))
+        Ok(Whole { bytes: bytes.into(), digest, mode: opened.mode, mtime_secs: opened.mtime_secs })
     }
 
     /// Streams the file in pieces of `step` bytes from a blocking thread. The task gives the SHA-256, or says why the
@@ -98,7 +107,7 @@ impl Version {
         let task = tokio::task::spawn_blocking(move || {
             let digest =
                 hash_pieces(&mut opened, self.fingerprint.size, step, |piece| pieces.blocking_send(piece).is_ok())?;
-            self.check(&opened)?;
+            self.unchanged(&opened)?;
             Ok(digest)
         });
         (receiver, task)
@@ -108,8 +117,37 @@ impl Version {
     pub fn digest(&self) -> Result<Sha256Digest, ReadError> {
         let mut opened = self.open()?;
         let digest = hash_pieces(&mut opened, self.fingerprint.size, SMALL_BYTES as usize, |_| true)?;
-        self.check(&opened)?;
+        self.unchanged(&opened)?;
+        self.still_named()?;
         Ok(digest)
+    }
+}
+
+/// A file that ends before its size is another version.
+fn cut_short(error: io::Error) -> ReadError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => ReadError::Changed,
+        _ => error.into(),
+    }
+}
+
+/// Buffers that were given away, oldest first. Once nobody else holds on to one, it is filled again: a new one for each
+/// piece would cost the kernel a page fault for every four KiB.
+#[derive(Default)]
+struct Buffers {
+    given: VecDeque<Bytes>,
+}
+
+impl Buffers {
+    fn take(&mut self, len: usize) -> BytesMut {
+        let mut buffer = match self.given.front() {
+            Some(oldest) if oldest.is_unique() => {
+                self.given.pop_front().and_then(|oldest| oldest.try_into_mut().ok()).unwrap_or_default()
+            }
+            _ => BytesMut::new(),
+        };
+        buffer.resize(len, 0);
+        buffer
     }
 }
 
@@ -121,16 +159,16 @@ fn hash_pieces(
     mut give: impl FnMut(Bytes) -> bool,
 ) -> Result<Sha256Digest, ReadError> {
     let mut hash = Sha256::new();
+    let mut buffers = Buffers::default();
     let mut left = size;
     while left > 0 {
-        let mut piece = vec![0; step.min(usize::try_from(left).unwrap_or(usize::MAX))];
-        opened.file.read_exact(&mut piece).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => ReadError::Changed,
-            _ => error.into(),
-        })?;
+        let mut piece = buffers.take(step.min(usize::try_from(left).unwrap_or(usize::MAX)));
+        opened.file.read_exact(&mut piece).map_err(cut_short)?;
         left -= piece.len() as u64;
         hash.update(&piece);
-        if !give(piece.into()) {
+        let piece = piece.freeze();
+        buffers.given.push_back(piece.clone());
+        if !give(piece) {
             return Err(ReadError::Failed("the upload ended first".into()));
         }
     }

@@ -12,6 +12,7 @@ use super::names::{BadPath, Entry, Named, named, send_found};
 use super::workers::work;
 use super::{janitor, outages, push, watch};
 use crate::config::settings::Execution;
+use crate::destination::sftp::Load;
 use crate::shutdown::Shutdown;
 use crate::source::scan::scan;
 
@@ -105,7 +106,7 @@ fn attend(engine: &Arc<Engine>, input: &Input) -> JoinSet<()> {
         for destination in 0..engine.archives.len() {
             let engine = engine.clone();
             tasks.spawn(async move {
-                let entered = engine.stop.run_until_cancelled(engine.archives[destination].session()).await;
+                let entered = engine.stop.run_until_cancelled(engine.archives[destination].session(Load::Light)).await;
                 if let Some(Err(error)) = entered {
                     engine.lost(destination, &error);
                 }

@@ -13,11 +13,11 @@ use tracing::{debug, warn};
 
 use super::engine::{Engine, Job, Patience};
 use super::place::Place;
-use super::read::{ReadError, SMALL_BYTES, Version};
+use super::read::{ReadError, SMALL_BYTES, Version, Whole};
 use crate::destination::error::StatusCode;
 use crate::destination::sftp::archive::{Delivery, RESUME_FROM_BYTES};
 use crate::destination::sftp::direct::Choice;
-use crate::destination::sftp::pool::Slot;
+use crate::destination::sftp::pool::{Load, Slot};
 use crate::destination::sftp::publish::Published;
 use crate::destination::sftp::session::Session;
 use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept, WINDOW_BYTES};
@@ -175,7 +175,7 @@ impl<'a> Transfer<'a> {
     async fn attempts(&mut self) -> Result<Outcome, LedgerError> {
         let retry = self.engine.settings.retry;
         loop {
-            let slot = match self.engine.archive(self.job).session().await {
+            let slot = match self.engine.archive(self.job).session(self.load()).await {
                 Ok(slot) => slot,
                 Err(error) => {
                     self.engine.lost(self.engine.source(self.job).destination, &error);
@@ -231,6 +231,10 @@ impl<'a> Transfer<'a> {
                 }
             }
         }
+    }
+
+    fn load(&self) -> Load {
+        if self.version.fingerprint.size <= SMALL_BYTES { Load::Light } else { Load::Heavy }
     }
 
     /// What an error of the destination means for this file. Cleans up, and tells the pool.
@@ -311,7 +315,7 @@ impl<'a> Transfer<'a> {
             // It may have changed after its last byte was read, while that was still on its way (G6).
             Ok(digest) => {
                 let version = self.version.clone();
-                blocking(move || version.still_named()).await.map(|()| digest).map_err(Halt::from)
+                self.local(move || version.still_named()).await.map(|()| digest).map_err(Halt::from)
             }
             Err(halt) => Err(halt),
         };
@@ -350,14 +354,13 @@ impl<'a> Transfer<'a> {
             Acknowledged::Resumed(bytes) => progress.resumed(bytes),
         };
         let version = self.version.clone();
-        let mut opened = blocking(move || version.open()).await?;
-        let kept = Kept { mtime: mtime_v3(opened.mtime_secs), mode: remote_mode(opened.mode) };
         let (staged, digest) = if delivery.size <= SMALL_BYTES {
-            let version = self.version.clone();
-            let (bytes, digest) = blocking(move || version.read_whole(&mut opened)).await?;
+            let Whole { bytes, digest, mode, mtime_secs } = self.local(move || version.read_whole()).await?;
             self.staged = Staged::Maybe;
-            (archive.stage(session, delivery, before, kept, Body::Whole(bytes), &sent).await?, digest)
+            (archive.stage(session, delivery, before, kept(mtime_secs, mode), Body::Whole(bytes), &sent).await?, digest)
         } else {
+            let opened = self.local(move || version.open()).await?;
+            let kept = kept(opened.mtime_secs, opened.mode);
             let (pieces, reader) = self.version.clone().read_pieces(opened, session.features().write_len as usize);
             self.staged = Staged::Maybe;
             let staged = archive.stage(session, delivery, before, kept, Body::Pieces(pieces), &sent).await;
@@ -370,10 +373,22 @@ impl<'a> Transfer<'a> {
         Ok(digest)
     }
 
+    /// Short work on the local file.
+    async fn local<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        self.engine
+            .desk
+            .run(work)
+            .await
+            .unwrap_or_else(|panicked| Err(ReadError::Failed(format!("reading it failed: {panicked}"))))
+    }
+
     /// Step 4, right before the commit: the version still stands, and the file is still ours.
     async fn confirm(&self) -> Result<(), Halt> {
         let version = self.version.clone();
-        blocking(move || version.still_named()).await?;
+        self.local(move || version.still_named()).await?;
         Ok(self.engine.lease.confirm(&self.job.claim).await?)
     }
 
@@ -500,7 +515,11 @@ fn describe(error: &DestinationError) -> String {
     }
 }
 
-/// Local file work, off the tasks that serve the sessions.
+fn kept(mtime_secs: i64, mode: u32) -> Kept {
+    Kept { mtime: mtime_v3(mtime_secs), mode: remote_mode(mode) }
+}
+
+/// Reading a whole large file takes a thread of its own.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ReadError> {

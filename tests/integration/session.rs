@@ -100,8 +100,8 @@ async fn every_operation_does_what_it_says() {
 
         let file = s.open(&a, OpenHow::CreateNew).await.unwrap();
         assert_eq!(file.path(), &a);
-        s.write(&file, 0, b"hello").await.unwrap();
-        s.write(&file, 5, b" world").await.unwrap();
+        s.write(&file, 0, &b"hello"[..]).await.unwrap();
+        s.write(&file, 5, &b" world"[..]).await.unwrap();
         assert_eq!(s.fstat(&file).await.unwrap().size, Some(11));
         s.fsetstat(&file, 1_000_000_000, 0o640).await.unwrap();
         s.fsync(&file).await.unwrap();
@@ -124,7 +124,7 @@ async fn every_operation_does_what_it_says() {
         assert_eq!(s.read(&file, 11, 100).await.unwrap(), b"");
         s.close(&file).await.unwrap();
         let file = s.open(&a, OpenHow::Existing).await.unwrap();
-        s.write(&file, 0, b"J").await.unwrap();
+        s.write(&file, 0, &b"J"[..]).await.unwrap();
         assert_eq!(s.read(&file, 0, 5).await.unwrap(), b"Jello");
         s.close(&file).await.unwrap();
 
@@ -178,7 +178,7 @@ async fn features_are_what_openssh_says() {
     let data: Vec<u8> = (0..features.write_len).map(|n| n as u8).collect();
     let path = t.path("large");
     let file = t.session.open(&path, OpenHow::CreateNew).await.unwrap();
-    t.session.write(&file, 0, &data).await.unwrap();
+    t.session.write(&file, 0, data.clone()).await.unwrap();
     t.session.close(&file).await.unwrap();
     let file = t.session.open(&path, OpenHow::Read).await.unwrap();
     assert!(t.session.read(&file, 0, features.read_len).await.unwrap() == data);
@@ -194,8 +194,8 @@ async fn joined_requests_go_out_in_order_in_one_round_trip() {
         let data = vec![n as u8; 13 * 1024];
         // A handle that is closed takes nothing more: any other order would fail.
         let (w1, w2, set, stat, close) = futures::join!(
-            s.write(&file, 0, &data),
-            s.write(&file, data.len() as u64, b"end"),
+            s.write(&file, 0, data.clone()),
+            s.write(&file, data.len() as u64, &b"end"[..]),
             s.fsetstat(&file, 7, 0o600),
             s.fstat(&file),
             s.close(&file)
@@ -215,7 +215,7 @@ async fn many_files_can_be_open_at_once() {
     let open = names.iter().map(|path| t.session.open(path, OpenHow::CreateNew));
     let files: Vec<_> = futures::future::join_all(open).await.into_iter().map(Result::unwrap).collect();
     for (file, path) in files.iter().zip(&names) {
-        t.session.write(file, 0, path.as_str().as_bytes()).await.unwrap();
+        t.session.write(file, 0, path.as_str().as_bytes().to_vec()).await.unwrap();
         t.session.close(file).await.unwrap();
         assert_eq!(std::fs::read_to_string(path.as_str()).unwrap(), path.as_str());
     }
@@ -245,7 +245,7 @@ async fn a_server_that_dies_fails_what_is_outstanding() {
     let path = t.path("x");
     let file = t.session.open(&path, OpenHow::CreateNew).await.unwrap();
     t.server.freeze();
-    let write = t.session.write(&file, 0, b"data");
+    let write = t.session.write(&file, 0, &b"data"[..]);
     futures::pin_mut!(write);
     assert!(futures::poll!(&mut write).is_pending());
     t.server.kill();

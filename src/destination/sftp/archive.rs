@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::direct::{self, Choice};
 use super::directories::Directories;
 use super::pace::Pace;
-use super::pool::{Pool, Slot};
+use super::pool::{Load, Pool, Slot};
 use super::publish::{Publication, Published};
 use super::session::Session;
 use super::stage::{
@@ -64,8 +64,8 @@ impl Archive {
     }
 
     /// A session for one job.
-    pub async fn session(&self) -> Result<Slot, DestinationError> {
-        self.pool.acquire().await
+    pub async fn session(&self, load: Load) -> Result<Slot, DestinationError> {
+        self.pool.acquire(load).await
     }
 
     /// Takes over what a predecessor left under its own temporary name: a large file's is renamed to ours, so that the

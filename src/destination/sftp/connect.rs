@@ -6,9 +6,11 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::BytesMut;
 use russh::client::{self, DisconnectReason, Handle};
 use russh::keys::PublicKeyOrCertificate;
 use russh::{ChannelMsg, Disconnect, Preferred};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -18,12 +20,15 @@ use super::host_key::{HostKeys, Lookup, PresentedKey};
 use super::session::Session;
 use super::stream::{Head, Severable, Transport};
 use super::target::{self, Target, Timeouts, Way};
+use super::wire;
 use crate::config::settings::DestinationSettings;
 use crate::destination::DestinationError;
 use crate::domain::display;
 
 /// How long a farewell to the server may take.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Bytes read from the network at once: some hundred replies, or a packet of file content.
+const READ_BUFFER: usize = 32 << 10;
 
 /// Makes connections to one destination. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -248,6 +253,8 @@ impl Target {
             },
             keepalive_interval: Some(self.timeouts.keepalive),
             keepalive_max: 3,
+            // Packets that wait to be encrypted: bytes in memory, and nothing gained by more.
+            channel_buffer_size: 16,
             ..client::Config::default()
         };
         let cut = CancellationToken::new();
@@ -255,7 +262,8 @@ impl Target {
         let head = Head::default();
         let presented = Arc::new(Mutex::new(None));
         let farewell = Farewell::default();
-        let stream = Severable::new(dialled.stream, &cut, head.clone());
+        // russh reads the length of each packet and its rest apart: two system calls a packet without a buffer.
+        let stream = BufReader::with_capacity(READ_BUFFER, Severable::new(dialled.stream, &cut, head.clone()));
         // The rules outlive the connection, for a key is shown again whenever keys are exchanged anew.
         let verdict =
             Guard { rules: self.host_keys.clone(), lookup, presented: presented.clone(), farewell: farewell.clone() };
@@ -325,16 +333,21 @@ impl Connection {
             };
             let asked = channel.request_subsystem(true, "sftp").await;
             asked.map_err(|error| DestinationError::outage(what.clone(), error.to_string()))?;
+            // As OpenSSH's own client does: the first packet does not wait for the subsystem.
+            let first = channel.data_bytes(wire::init()).await;
+            first.map_err(|error| DestinationError::outage(what.clone(), error.to_string()))?;
+            let mut read = BytesMut::new();
             loop {
                 match channel.wait().await {
                     Some(ChannelMsg::Success) => break,
+                    Some(ChannelMsg::Data { data }) => read.extend_from_slice(&data),
                     Some(ChannelMsg::Failure) => return Err(no_sftp()),
                     Some(message) if !matches!(message, ChannelMsg::Eof | ChannelMsg::Close) => {}
                     // A server that is going down: no answer is no refusal.
                     _ => return Err(DestinationError::outage(what.clone(), "the connection was lost")),
                 }
             }
-            Session::start(channel, &self.life.server, self.timeouts.request, self.life.cut.clone()).await
+            Session::start(channel, read, &self.life.server, self.timeouts.request, self.life.cut.clone()).await
         };
         tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
             let why = format!("no answer within {}", humantime::format_duration(limit));

@@ -1,11 +1,15 @@
 //! `mkdir -p` on the server, made once per run and directory, however many files ask for it at the same time.
+//!
+//! On a slow link every round trip counts: the whole chain above a first file is looked for at once, and what is missing
+//! of it is made at once. A directory below one that was just made is made without a look.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::future::BoxFuture;
+use futures::future::join_all;
 use tokio::sync::OnceCell;
 
+use super::features::ReplyOrder;
 use super::session::{Kind, Session};
 use crate::destination::error::StatusCode;
 use crate::destination::{Consequence, DestinationError};
@@ -17,55 +21,138 @@ const REMEMBERED: usize = 16_384;
 /// The directories of one destination that are known to stand.
 #[derive(Debug, Default)]
 pub struct Directories {
-    known: Mutex<HashMap<String, Arc<OnceCell<()>>>>,
+    known: Mutex<HashMap<String, Arc<OnceCell<Origin>>>>,
+    /// Held while a chain is looked for, so that files that begin together do not all look for the same one.
+    looking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Found,
+    /// By this run, so nothing that it did not make stands below.
+    Made,
 }
 
 impl Directories {
     /// Returns once `directory` stands. Losing the race against another maker is fine.
     pub async fn ensure(&self, session: &Session, directory: &str) -> Result<(), DestinationError> {
-        if directory.is_empty() || directory == "/" {
+        if is_root(directory) {
             return Ok(());
         }
-        let cell = {
-            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.len() >= REMEMBERED && !known.contains_key(directory) {
-                known.clear();
-            }
-            known.entry(directory.to_owned()).or_default().clone()
-        };
         // Whoever comes first makes it; the others wait for that, and one of them tries again if it failed.
-        cell.get_or_try_init(|| self.make(session, directory)).await.copied()
+        self.cell(directory).get_or_try_init(|| self.make(session, directory)).await.map(|_| ())
     }
 
     /// Forgets a directory and everything above it, because something turned out to be missing.
     pub fn forget(&self, directory: &str) {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|name, _| !(directory == name || directory.starts_with(&format!("{name}/"))));
+        self.known().retain(|name, _| !(directory == name || directory.starts_with(&format!("{name}/"))));
     }
 
-    fn make<'a>(&'a self, session: &'a Session, directory: &'a str) -> BoxFuture<'a, Result<(), DestinationError>> {
-        Box::pin(async move {
-            let path = RemotePath::new(directory);
-            if stands(session, &path).await? {
-                return Ok(());
-            }
-            self.ensure(session, path.parent()).await?;
-            match session.mkdir(directory).await {
-                Ok(()) => Ok(()),
-                // SFTP version 3 has no "already exists": look whether another maker was faster.
-                Err(error) if error.status.is_some() => match stands(session, &path).await? {
-                    true => Ok(()),
-                    false if error.is_status(StatusCode::PermissionDenied) => Err(error.hint(format!(
-                        "{} is not writable for this user; name a directory below it that is, such as …/upload, \
-                         or ask for write permission (`archiver check` shows what is writable)",
-                        display::escaped(if path.parent().is_empty() { "the login directory" } else { path.parent() })
-                    ))),
-                    false => Err(error),
-                },
-                Err(error) => Err(error),
-            }
-        })
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Arc<OnceCell<Origin>>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn cell(&self, directory: &str) -> Arc<OnceCell<Origin>> {
+        let mut known = self.known();
+        if let Some(cell) = known.get(directory) {
+            return cell.clone();
+        }
+        if known.len() >= REMEMBERED {
+            known.clear();
+        }
+        known.entry(directory.to_owned()).or_default().clone()
+    }
+
+    /// What is known of a directory without a question to the server.
+    fn origin(&self, directory: &str) -> Option<Origin> {
+        match is_root(directory) {
+            true => Some(Origin::Found),
+            false => self.known().get(directory).and_then(|cell| cell.get().copied()),
+        }
+    }
+
+    async fn make(&self, session: &Session, directory: &str) -> Result<Origin, DestinationError> {
+        let path = RemotePath::new(directory);
+        let mut parent = self.origin(path.parent());
+        if parent.is_none() {
+            let _looking = self.looking.lock().await;
+            // Another file may have found it meanwhile.
+            parent = self.origin(path.parent());
+            if parent.is_none() {
+                return self.make_chain(session, path).await;
+            }
+        }
+        if parent == Some(Origin::Found) && stands(session, &path).await? {
+            return Ok(Origin::Found);
+        }
+        self.mkdir(session, &path).await
+    }
+
+    /// The directory and everything above it that is not known.
+    async fn make_chain(&self, session: &Session, directory: RemotePath) -> Result<Origin, DestinationError> {
+        let mut chain = vec![directory];
+        while let Some(parent) = chain.last().map(|path| RemotePath::new(path.parent()))
+            && self.origin(parent.as_str()).is_none()
+        {
+            chain.push(parent);
+        }
+        chain.reverse();
+        let looks = join_all(chain.iter().map(|path| stands(session, path))).await;
+        // From below: what stands above it is of no interest, and perhaps nothing that we may look at.
+        let mut known = chain.len();
+        for look in looks.iter().rev() {
+            match look {
+                Ok(true) => break,
+                Ok(false) => known -= 1,
+                Err(error) => return Err(error.clone()),
+            }
+        }
+        let (found, missing) = chain.split_at(known);
+        let seen = found.iter().zip(&looks).filter(|(_, look)| matches!(look, Ok(true)));
+        seen.for_each(|(path, _)| self.learned(path, Origin::Found));
+        match session.features().order {
+            // One behind the other, without waiting: the last one tells.
+            ReplyOrder::InOrder => {
+                let made = join_all(missing.iter().map(|path| self.mkdir(session, path))).await;
+                for (path, made) in missing.iter().zip(made) {
+                    self.learned(path, made?);
+                }
+            }
+            ReplyOrder::Unordered => {
+                for path in missing {
+                    self.learned(path, self.mkdir(session, path).await?);
+                }
+            }
+        }
+        Ok(if missing.is_empty() { Origin::Found } else { Origin::Made })
+    }
+
+    fn learned(&self, path: &RemotePath, origin: Origin) {
+        // The one that was asked for is being set by its asker; any other may have been set by another one.
+        let _ = self.cell(path.as_str()).set(origin);
+    }
+
+    async fn mkdir(&self, session: &Session, path: &RemotePath) -> Result<Origin, DestinationError> {
+        match session.mkdir(path.as_str()).await {
+            Ok(()) => Ok(Origin::Made),
+            // SFTP version 3 has no "already exists": look whether another maker was faster.
+            Err(error) if error.status.is_some() => match stands(session, path).await? {
+                true => Ok(Origin::Found),
+                false if error.is_status(StatusCode::PermissionDenied) => Err(error.hint(format!(
+                    "{} is not writable for this user; name a directory below it that is, such as …/upload, \
+                     or ask for write permission (`archiver check` shows what is writable)",
+                    display::escaped(if path.parent().is_empty() { "the login directory" } else { path.parent() })
+                ))),
+                false => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What no one has to make: the root, or the login directory.
+fn is_root(directory: &str) -> bool {
+    directory.is_empty() || directory == "/"
 }
 
 async fn stands(session: &Session, path: &RemotePath) -> Result<bool, DestinationError> {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -15,12 +15,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::wire::{self, Reply, Request, kind};
+use super::wire::{self, Packet, Reply, Request, kind};
 use crate::destination::DestinationError;
 use crate::domain::display;
 
-/// Requests up to this size share an SSH packet with their neighbours.
-const SMALL: usize = 8 * 1024;
 /// One SSH packet (RFC 4253, section 6.1: at least this much is always taken).
 const CHUNK: usize = 32 * 1024;
 
@@ -30,6 +28,12 @@ struct Table {
     ended: Option<String>,
     /// When the server last answered, or last took in bytes we owe it.
     progress: Instant,
+}
+
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Sent {
+    Taken,
+    Lost,
 }
 
 struct Shared {
@@ -56,6 +60,20 @@ impl Shared {
         table.waiting.clear();
     }
 
+    /// Notes that the server's window took bytes in, or that there is no server any more.
+    fn sent(&self, taken: Result<(), russh::Error>) -> Sent {
+        match taken {
+            Ok(()) => {
+                self.progressed();
+                Sent::Taken
+            }
+            Err(_) => {
+                self.end("the connection was lost");
+                Sent::Lost
+            }
+        }
+    }
+
     /// The same, and cuts the connection, which is of no more use.
     fn end(&self, why: impl Into<String>) {
         self.fail_all(why.into());
@@ -66,7 +84,7 @@ impl Shared {
 /// One SFTP channel after INIT and VERSION. Dropping it ends its tasks.
 pub struct Exchange {
     shared: Arc<Shared>,
-    outgoing: mpsc::UnboundedSender<Bytes>,
+    outgoing: mpsc::UnboundedSender<Packet>,
     _tasks: JoinSet<()>,
 }
 
@@ -139,7 +157,7 @@ async fn receive(
     mut read: ChannelReadHalf,
     mut buffer: BytesMut,
     shared: Arc<Shared>,
-    outgoing: mpsc::WeakUnboundedSender<Bytes>,
+    outgoing: mpsc::WeakUnboundedSender<Packet>,
 ) {
     let mut said = String::new();
     loop {
@@ -177,44 +195,44 @@ async fn receive(
     }
 }
 
-fn close_unwanted(shared: &Shared, outgoing: &mpsc::WeakUnboundedSender<Bytes>, handle: &[u8]) {
+fn close_unwanted(shared: &Shared, outgoing: &mpsc::WeakUnboundedSender<Packet>, handle: &[u8]) {
     let id = shared.next.fetch_add(1, Ordering::Relaxed);
     if let Some(outgoing) = outgoing.upgrade() {
-        let _ = outgoing.send(Request::new(kind::CLOSE, 0).string(handle).numbered(id));
+        let _ = outgoing.send(Request::new(kind::CLOSE).string(handle).numbered(id));
     }
 }
 
-async fn send(write: ChannelWriteHalf<Msg>, mut queue: mpsc::UnboundedReceiver<Bytes>, shared: Arc<Shared>) {
+async fn send(write: ChannelWriteHalf<Msg>, mut queue: mpsc::UnboundedReceiver<Packet>, shared: Arc<Shared>) {
+    let mut chunk = BytesMut::new();
     while let Some(first) = queue.recv().await {
         let mut next = Some(first);
-        while let Some(packet) = next.take() {
-            let mut batch = BytesMut::new();
-            let mut large = None;
-            if packet.len() > SMALL {
-                large = Some(packet);
-            } else {
-                batch.extend_from_slice(&packet);
-                while batch.len() < CHUNK - SMALL {
-                    match queue.try_recv() {
-                        Ok(packet) if packet.len() > SMALL => {
-                            large = Some(packet);
-                            break;
-                        }
-                        Ok(packet) => batch.extend_from_slice(&packet),
-                        Err(_) => break,
-                    }
-                }
-            }
-            for mut bytes in [batch.freeze()].into_iter().chain(large) {
+        while let Some(packet) = next {
+            for mut bytes in [packet.head, packet.body] {
                 while !bytes.is_empty() {
-                    let chunk = bytes.split_to(bytes.len().min(CHUNK));
-                    // Waits while the server's window is full.
-                    if write.data_bytes(chunk).await.is_err() {
-                        return shared.end("the connection was lost");
+                    // Whole chunks of file content go as they are; what is less shares an SSH packet with its
+                    // neighbours.
+                    let full = if chunk.is_empty() && bytes.len() >= CHUNK {
+                        bytes.split_to(CHUNK)
+                    } else {
+                        if chunk.capacity() == 0 {
+                            chunk.reserve(CHUNK);
+                        }
+                        chunk.extend_from_slice(&bytes.split_to(bytes.len().min(CHUNK - chunk.len())));
+                        if chunk.len() < CHUNK {
+                            continue;
+                        }
+                        std::mem::take(&mut chunk).freeze()
+                    };
+                    if shared.sent(write.data_bytes(full).await) == Sent::Lost {
+                        return;
                     }
-                    shared.progressed();
                 }
             }
+            next = queue.try_recv().ok();
+        }
+        let rest = std::mem::take(&mut chunk).freeze();
+        if !rest.is_empty() && shared.sent(write.data_bytes(rest).await) == Sent::Lost {
+            return;
         }
     }
     // Nobody is left who could ask for anything; the channel is closed with the connection.

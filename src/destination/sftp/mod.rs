@@ -32,6 +32,6 @@ mod wire;
 
 pub use connect::{Connection, Connector};
 pub use features::{Features, RenameBehaviour, ReplyOrder};
-pub use pool::{OutagePolicy, Pool, PoolConfig, PoolState, Slot};
+pub use pool::{Load, OutagePolicy, Pool, PoolConfig, PoolState, Slot};
 pub use session::{Attributes, DirectoryEntry, FreeSpace, Kind, OpenHow, RemoteFile, Session};
 pub use target::Timeouts;

@@ -1,5 +1,5 @@
-//! Connections shared by all jobs of one destination: grown one at a time while jobs wait, held back where the server
-//! throttles, and replaced when they break. While the destination is out, every job waits here.
+//! Connections shared by all jobs of one destination: grown while jobs wait, doubling at most, held back where the
+//! server throttles, and replaced when they break. While the destination is out, every job waits here.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -19,13 +19,20 @@ use crate::domain::Backoff;
 
 /// Connections where the user names no number.
 const ADAPTIVE_CONNECTIONS: u16 = 4;
+/// Files in flight on each connection, at least and at most, where the round trip decides.
+const FILES: std::ops::RangeInclusive<u16> = 64..=512;
+/// What a server works on one small file, roughly; a round trip is filled with others.
+const WORK_PER_FILE: Duration = Duration::from_micros(100);
+/// Round trips that a small file takes: OPEN; its bytes and CLOSE; RENAME.
+const ROUND_TRIPS: u32 = 3;
 
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
     /// Most connections at a time; `None` for up to 4.
     pub connections: Option<u16>,
-    /// Slots for each connection; fewer where the server allows fewer open handles.
-    pub files_per_connection: u16,
+    /// Slots for each connection; `None` for as many as fill its round trip. Fewer where the server allows fewer open
+    /// handles.
+    pub files_per_connection: Option<u16>,
     /// Pauses while the destination is out, and between attempts to have more connections than it gave so far.
     pub backoff: Backoff,
     pub outage: OutagePolicy,
@@ -33,7 +40,12 @@ pub struct PoolConfig {
 
 impl Default for PoolConfig {
     fn default() -> Self {
-        Self { connections: None, files_per_connection: 64, backoff: Backoff::default(), outage: OutagePolicy::Forever }
+        Self {
+            connections: None,
+            files_per_connection: None,
+            backoff: Backoff::default(),
+            outage: OutagePolicy::Forever,
+        }
     }
 }
 
@@ -91,7 +103,8 @@ struct Inner {
 
 struct State {
     members: Vec<Member>,
-    connecting: Connecting,
+    /// Connections being made.
+    connecting: usize,
     waiting: usize,
     breaker: Breaker,
     /// No growth before this time, because the last attempt to grow failed.
@@ -105,12 +118,6 @@ struct State {
     /// Why `acquire` fails from now on.
     stopped: Option<DestinationError>,
     last_error: Option<DestinationError>,
-}
-
-#[derive(PartialEq, Clone, Copy)]
-enum Connecting {
-    Yes,
-    No,
 }
 
 #[derive(PartialEq, Clone, Copy)]
@@ -128,6 +135,8 @@ enum Useful {
 struct Member {
     link: Arc<Link>,
     in_use: usize,
+    /// Of these, large files.
+    large: usize,
     slots: usize,
 }
 
@@ -145,6 +154,16 @@ enum Look {
     Wait(Option<Instant>),
 }
 
+/// What a job will do with its slot.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+pub enum Load {
+    /// A small file, or a question: many of them share a connection.
+    Light,
+    /// A file that may fill a connection by itself: it goes to one that has none such, and another connection is made
+    /// where all have one.
+    Heavy,
+}
+
 /// Whether the holder of a slot is the one who finds out if an outage is over.
 #[derive(PartialEq, Clone, Copy)]
 enum Duty {
@@ -157,7 +176,7 @@ impl Pool {
     pub fn new(connector: Connector, config: PoolConfig) -> Self {
         let state = State {
             members: Vec::new(),
-            connecting: Connecting::No,
+            connecting: 0,
             waiting: 0,
             breaker: Breaker::new(config.backoff),
             grow_at: None,
@@ -174,15 +193,15 @@ impl Pool {
     /// Waits for a place on a session: through an outage, for a new connection, or for a slot to be given back.
     /// Fails only when waiting is of no use: the server refuses us before it ever let us in, the [`OutagePolicy`] says
     /// so, or the pool was closed. May be dropped at any time. A job must not hold a slot while it waits for another.
-    pub async fn acquire(&self) -> Result<Slot, DestinationError> {
+    pub async fn acquire(&self, load: Load) -> Result<Slot, DestinationError> {
         let _waiting = Waiting::begin(&self.inner);
         loop {
             let changed = self.inner.changed.notified();
             tokio::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
-            match self.inner.look() {
-                Look::Have(link, duty) => return Ok(Slot { link, duty, pool: self.inner.clone() }),
+            match self.inner.look(load) {
+                Look::Have(link, duty) => return Ok(Slot { link, duty, load, pool: self.inner.clone() }),
                 Look::Fail(error) => return Err(error),
                 Look::Wait(None) => changed.await,
                 Look::Wait(Some(until)) => {
@@ -276,7 +295,7 @@ impl Inner {
         self.config.connections.unwrap_or(ADAPTIVE_CONNECTIONS).max(1).into()
     }
 
-    fn look(self: &Arc<Self>) -> Look {
+    fn look(self: &Arc<Self>, load: Load) -> Look {
         let mut state = self.state();
         let now = Instant::now();
         let closed: Vec<_> =
@@ -297,34 +316,45 @@ impl Inner {
             Permit::Probe(Cause::Job) => Duty::Probe,
         };
         // Evenly, so that all connections carry their share of the work.
-        let free = state.members.iter_mut().filter(|m| m.in_use < m.slots).min_by_key(|member| member.in_use);
-        if let Some(member) = free {
-            member.in_use += 1;
-            let link = member.link.clone();
-            if duty == Duty::Probe {
-                state.breaker.probing();
-            }
-            return Look::Have(link, duty);
+        let free = state.members.iter_mut().filter(|member| member.in_use < member.slots);
+        let free = free.min_by_key(|member| match load {
+            Load::Light => (0, member.in_use),
+            Load::Heavy => (member.large, member.in_use),
+        });
+        let Some(member) = free else { return Look::Wait(self.grow(&mut state, now)) };
+        member.in_use += 1;
+        let filled = load == Load::Heavy && member.large > 0;
+        member.large += usize::from(load == Load::Heavy);
+        let link = member.link.clone();
+        match duty {
+            Duty::Probe => state.breaker.probing(),
+            // Whoever comes next has it better.
+            Duty::Work if filled => _ = self.grow(&mut state, now),
+            Duty::Work => {}
         }
-        if state.connecting == Connecting::Yes || state.members.len() >= self.limit() {
-            return Look::Wait(None);
+        Look::Have(link, duty)
+    }
+
+    /// Makes another connection, where there may be one more: the first alone, for it may be refused, then as many at
+    /// a time as there are. Tells when to look again, where only time keeps us from it.
+    fn grow(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Instant> {
+        let have = state.members.len();
+        if state.connecting >= have.max(1) || have + state.connecting >= self.limit() {
+            return None;
         }
         match state.grow_at {
-            Some(at) if now < at && !state.members.is_empty() => Look::Wait(Some(at)),
+            Some(at) if now < at && have > 0 => Some(at),
             _ => {
                 state.breaker.probing();
-                self.start_connecting(&mut state);
-                Look::Wait(None)
+                self.start_connecting(state);
+                None
             }
         }
     }
 
     /// Makes one connection in a task of the pool's own, so that a caller who gives up does not take it along.
     fn start_connecting(self: &Arc<Self>, state: &mut State) {
-        if state.connecting == Connecting::Yes {
-            return;
-        }
-        state.connecting = Connecting::Yes;
+        state.connecting += 1;
         let mut tasks = self.tasks();
         while let Some(ended) = tasks.try_join_next() {
             if let Err(error) = ended
@@ -353,11 +383,12 @@ impl Inner {
 
     fn connected(&self, result: Result<Link, DestinationError>) {
         let mut state = self.state();
-        state.connecting = Connecting::No;
+        state.connecting -= 1;
         match result {
             Ok(link) => {
                 let handles = link.session.features().max_open_handles;
-                let slots = usize::from(self.config.files_per_connection.max(1));
+                let files = self.config.files_per_connection.unwrap_or_else(|| files_for(link.session.round_trip()));
+                let slots = usize::from(files.max(1));
                 // One handle is left for listing a directory.
                 let slots = handles.map_or(slots, |h| slots.min(usize::try_from(h - 1).unwrap_or(slots))).max(1);
                 if state.members.is_empty() {
@@ -365,7 +396,7 @@ impl Inner {
                 }
                 state.proved = Proved::Yes;
                 if state.stopped.is_none() {
-                    state.members.push(Member { link: Arc::new(link), in_use: 0, slots });
+                    state.members.push(Member { link: Arc::new(link), in_use: 0, large: 0, slots });
                 }
                 match state.breaker.connected() {
                     Closed::Now => self.back(&mut state),
@@ -439,6 +470,12 @@ impl Inner {
     }
 }
 
+/// Files in flight that keep a server busy over this round trip.
+fn files_for(round_trip: Duration) -> u16 {
+    let files = (round_trip * ROUND_TRIPS).div_duration_f64(WORK_PER_FILE);
+    (files as u16).clamp(*FILES.start(), *FILES.end())
+}
+
 /// Full milliseconds, which are enough for people.
 fn rounded(pause: Duration) -> Duration {
     Duration::from_millis(pause.as_millis() as u64)
@@ -451,7 +488,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some(pool) = self.0.take().and_then(|pool| pool.upgrade()) {
             let mut state = pool.state();
-            state.connecting = Connecting::No;
+            state.connecting -= 1;
             state.breaker.unproved(Instant::now());
             drop(state);
             pool.changed.notify_waiters();
@@ -479,6 +516,7 @@ impl Drop for Waiting<'_> {
 pub struct Slot {
     link: Arc<Link>,
     duty: Duty,
+    load: Load,
     pool: Arc<Inner>,
 }
 
@@ -516,6 +554,7 @@ impl Drop for Slot {
         let mut state = self.pool.state();
         if let Some(member) = state.members.iter_mut().find(|member| Arc::ptr_eq(&member.link, &self.link)) {
             member.in_use -= 1;
+            member.large -= usize::from(self.load == Load::Heavy);
         }
         if self.duty == Duty::Probe {
             // Without a verdict so far, the next one tries.
@@ -523,5 +562,17 @@ impl Drop for Slot {
         }
         drop(state);
         self.pool.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_in_flight_follow_the_round_trip() {
+        let files = |micros| files_for(Duration::from_micros(micros));
+        assert_eq!([files(0), files(100), files(5_000), files(50_000)], [64, 64, 150, 512]);
+        assert_eq!(files_for(Duration::from_secs(3_600)), 512);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use russh::client::Msg;
@@ -30,6 +30,7 @@ use crate::domain::{RemotePath, display};
 pub struct Session {
     exchange: Exchange,
     features: Features,
+    round_trip: Duration,
 }
 
 /// How a file is opened.
@@ -106,9 +107,11 @@ pub struct FreeSpace {
 }
 
 impl Session {
-    /// Starts SFTP on a channel whose `sftp` subsystem was granted. `server` is its SSH identification.
+    /// Starts SFTP on a channel whose `sftp` subsystem was granted and to which INIT was sent. `buffer` holds what the
+    /// server said so far, and `server` is its SSH identification.
     pub(super) async fn start(
         channel: Channel<Msg>,
+        mut buffer: BytesMut,
         server: &str,
         patience: Duration,
         cut: CancellationToken,
@@ -116,8 +119,6 @@ impl Session {
         let what = "starting SFTP";
         let (mut read, write) = channel.split();
         let lost = || DestinationError::session(what, "the connection was lost");
-        write.data_bytes(wire::init()).await.map_err(|_| lost())?;
-        let mut buffer = BytesMut::new();
         let packet = loop {
             // A shell that prints at login is met here: its text is no packet.
             let packet = wire::take_packet(&mut buffer).map_err(|error| {
@@ -139,10 +140,19 @@ impl Session {
         let extensions: BTreeMap<_, _> =
             extensions.into_iter().map(|(name, value)| (text(name), text(value))).collect();
         let features = Features::new(server, version.min(wire::VERSION), extensions);
-        let mut session = Self { exchange: Exchange::start(read, write, buffer, patience, cut), features };
+        let exchange = Exchange::start(read, write, buffer, patience, cut);
+        let mut session = Self { exchange, features, round_trip: Duration::ZERO };
+        let asked = Instant::now();
         if session.features.has_limits() {
             session.features = session.limits().await?;
+        } else {
+            // Any question will do, and any answer.
+            match session.realpath("").await {
+                Err(error) if error.status.is_none() => return Err(error),
+                _ => {}
+            }
         }
+        session.round_trip = asked.elapsed();
         Ok(session)
     }
 
@@ -163,6 +173,11 @@ impl Session {
         }
     }
 
+    /// How long the server took for its first answer.
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
     pub fn features(&self) -> &Features {
         &self.features
     }
@@ -179,7 +194,7 @@ impl Session {
             OpenHow::Read => open_flag::READ,
         };
         let what = || format!("OPEN {}", display::escaped(path.as_str()));
-        let request = Request::new(kind::OPEN, 0).string(path.as_str().as_bytes()).u32(flags).u32(0);
+        let request = Request::new(kind::OPEN).string(path.as_str().as_bytes()).u32(flags).u32(0);
         match self.exchange.request(request, what).await? {
             Reply::Handle(handle) => Ok(RemoteFile { handle, path: Arc::new(path.clone()) }),
             other => Err(failed(what(), other)),
@@ -187,16 +202,15 @@ impl Session {
     }
 
     /// One WRITE of at most [`Features::write_len`] bytes. `Ok` is the server's acknowledgement of all of them.
-    pub async fn write(&self, file: &RemoteFile, offset: u64, data: &[u8]) -> Result<(), DestinationError> {
-        let room = file.handle.len() + data.len() + 16;
-        let request = Request::new(kind::WRITE, room).string(&file.handle).u64(offset).string(data);
+    pub async fn write(&self, file: &RemoteFile, offset: u64, data: impl Into<Bytes>) -> Result<(), DestinationError> {
+        let request = Request::new(kind::WRITE).string(&file.handle).u64(offset).content(data.into());
         self.done(request, || on_file("WRITE", file)).await
     }
 
     /// One READ of at most [`Features::read_len`] bytes. May be short; empty only at the end of the file.
     pub async fn read(&self, file: &RemoteFile, offset: u64, len: u32) -> Result<Vec<u8>, DestinationError> {
         let what = || on_file("READ", file);
-        let request = Request::new(kind::READ, 0).string(&file.handle).u64(offset).u32(len);
+        let request = Request::new(kind::READ).string(&file.handle).u64(offset).u32(len);
         match self.exchange.request(request, what).await? {
             Reply::Data(data) if !data.is_empty() && data.len() <= len as usize => Ok(data.into()),
             Reply::Data(_) => Err(DestinationError::session(what(), "the server sent more or less than was asked for")),
@@ -207,7 +221,7 @@ impl Session {
 
     pub async fn fstat(&self, file: &RemoteFile) -> Result<Attributes, DestinationError> {
         let what = || on_file("FSTAT", file);
-        match self.exchange.request(Request::new(kind::FSTAT, 0).string(&file.handle), what).await? {
+        match self.exchange.request(Request::new(kind::FSTAT).string(&file.handle), what).await? {
             Reply::Attributes(raw) => Ok(raw.into()),
             other => Err(failed(what(), other)),
         }
@@ -216,7 +230,7 @@ impl Session {
     /// Sets the times (access time = `mtime`, in seconds since 1970) and the permission bits (`mode & 0o7777`);
     /// never the owner or the size. Servers may refuse it, or take it and do nothing.
     pub async fn fsetstat(&self, file: &RemoteFile, mtime: u32, mode: u32) -> Result<(), DestinationError> {
-        let request = Request::new(kind::FSETSTAT, 0)
+        let request = Request::new(kind::FSETSTAT)
             .string(&file.handle)
             .u32(attr_flag::PERMISSIONS | attr_flag::ACMODTIME)
             .u32(mode & 0o7777)
@@ -232,13 +246,13 @@ impl Session {
 
     /// The handle is gone in any case, also when the server reports that writing back failed.
     pub async fn close(&self, file: &RemoteFile) -> Result<(), DestinationError> {
-        self.done(Request::new(kind::CLOSE, 0).string(&file.handle), || on_file("CLOSE", file)).await
+        self.done(Request::new(kind::CLOSE).string(&file.handle), || on_file("CLOSE", file)).await
     }
 
     /// Without following a symbolic link. `None` where there is nothing (NO_SUCH_FILE).
     pub async fn lstat(&self, path: &RemotePath) -> Result<Option<Attributes>, DestinationError> {
         let what = || format!("LSTAT {}", display::escaped(path.as_str()));
-        match self.exchange.request(Request::new(kind::LSTAT, 0).string(path.as_str().as_bytes()), what).await? {
+        match self.exchange.request(Request::new(kind::LSTAT).string(path.as_str().as_bytes()), what).await? {
             Reply::Attributes(raw) => Ok(Some(raw.into())),
             Reply::Status { code: NO_SUCH_FILE, .. } => Ok(None),
             other => Err(failed(what(), other)),
@@ -247,13 +261,13 @@ impl Session {
 
     /// Removes a file, never a directory.
     pub async fn remove(&self, path: &RemotePath) -> Result<(), DestinationError> {
-        let request = Request::new(kind::REMOVE, 0).string(path.as_str().as_bytes());
+        let request = Request::new(kind::REMOVE).string(path.as_str().as_bytes());
         self.done(request, || format!("REMOVE {}", display::escaped(path.as_str()))).await
     }
 
     /// SSH_FXP_RENAME. Where `to` exists, see [`Features::rename`].
     pub async fn rename(&self, from: &RemotePath, to: &RemotePath) -> Result<(), DestinationError> {
-        self.done(two_paths(Request::new(kind::RENAME, 0), from, to), || between("RENAME", from, to)).await
+        self.done(two_paths(Request::new(kind::RENAME), from, to), || between("RENAME", from, to)).await
     }
 
     /// `posix-rename@openssh.com`: atomic, replaces what `to` was. See [`Features::posix_rename`].
@@ -271,12 +285,12 @@ impl Session {
 
     /// One directory, with the mode the server chooses. Fails (FAILURE, as a rule) where the name is taken.
     pub async fn mkdir(&self, path: &str) -> Result<(), DestinationError> {
-        let request = Request::new(kind::MKDIR, 0).string(path.as_bytes()).u32(0);
+        let request = Request::new(kind::MKDIR).string(path.as_bytes()).u32(0);
         self.done(request, || format!("MKDIR {}", display::escaped(path))).await
     }
 
     pub async fn rmdir(&self, path: &str) -> Result<(), DestinationError> {
-        let request = Request::new(kind::RMDIR, 0).string(path.as_bytes());
+        let request = Request::new(kind::RMDIR).string(path.as_bytes());
         self.done(request, || format!("RMDIR {}", display::escaped(path))).await
     }
 
@@ -284,7 +298,7 @@ impl Session {
     /// without end. An empty path is the login directory.
     pub async fn list(&self, path: &str, at_most: usize) -> Result<Vec<DirectoryEntry>, DestinationError> {
         let what = || format!("READDIR {}", display::escaped(path));
-        let opened = Request::new(kind::OPENDIR, 0).string(or_here(path).as_bytes());
+        let opened = Request::new(kind::OPENDIR).string(or_here(path).as_bytes());
         let handle = match self.exchange.request(opened, what).await? {
             Reply::Handle(handle) => handle,
             other => return Err(failed(what(), other)),
@@ -294,7 +308,7 @@ impl Session {
             if entries.len() >= at_most {
                 break Ok(());
             }
-            match self.exchange.request(Request::new(kind::READDIR, 0).string(&handle), what).await {
+            match self.exchange.request(Request::new(kind::READDIR).string(&handle), what).await {
                 Ok(Reply::Names(names)) if names.is_empty() => break Ok(()),
                 Ok(Reply::Names(names)) => entries.extend(
                     names.into_iter().filter(|(name, _)| !matches!(&name[..], b"." | b"..")).map(|(name, raw)| {
@@ -307,7 +321,7 @@ impl Session {
             }
         };
         // A listing that came whole is good whatever CLOSE says.
-        let closed = self.exchange.request(Request::new(kind::CLOSE, 0).string(&handle), what).await;
+        let closed = self.exchange.request(Request::new(kind::CLOSE).string(&handle), what).await;
         listed?;
         closed?;
         entries.truncate(at_most);
@@ -317,7 +331,7 @@ impl Session {
     /// The absolute path, links resolved as far as the server does. An empty path is the login directory.
     pub async fn realpath(&self, path: &str) -> Result<String, DestinationError> {
         let what = || format!("REALPATH {}", display::escaped(path));
-        let request = Request::new(kind::REALPATH, 0).string(or_here(path).as_bytes());
+        let request = Request::new(kind::REALPATH).string(or_here(path).as_bytes());
         match self.exchange.request(request, what).await? {
             Reply::Names(names) if names.len() == 1 => String::from_utf8(names[0].0.to_vec())
                 .map_err(|_| DestinationError::from_status(what(), FAILURE, "the path is not UTF-8")),

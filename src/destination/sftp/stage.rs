@@ -155,9 +155,11 @@ impl Stage<'_> {
     async fn whole(&self, file: &RemoteFile, bytes: Bytes) -> Result<Staged, DestinationError> {
         self.pace.take(bytes.len()).await;
         let step = self.session.features().write_len as usize;
-        let writes = futures::future::try_join_all(
-            bytes.chunks(step).enumerate().map(|(index, piece)| self.session.write(file, (index * step) as u64, piece)),
-        );
+        let starts = (0..bytes.len()).step_by(step);
+        let writes = futures::future::try_join_all(starts.map(|at| {
+            let piece = bytes.slice(at..bytes.len().min(at + step));
+            self.session.write(file, at as u64, piece)
+        }));
         let staged = match self.session.features().order {
             ReplyOrder::InOrder => {
                 let (written, staged) = futures::join!(writes, self.finish(file));
@@ -213,7 +215,7 @@ impl Stage<'_> {
             return Ok(Acknowledged::Resumed(len));
         }
         self.pace.take(piece.len()).await;
-        self.session.write(file, offset, &piece).await?;
+        self.session.write(file, offset, piece).await?;
         Ok(Acknowledged::Sent(len))
     }
 

@@ -62,51 +62,65 @@ pub struct Malformed;
 
 /// A request being put together. The length and the request's number are filled in when it is sent.
 #[derive(Debug)]
-pub struct Request(BytesMut);
+pub struct Request {
+    head: BytesMut,
+    body: Bytes,
+}
+
+/// A request as it goes out: `head`, then `body`, which is the file content of a WRITE and not copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    pub head: Bytes,
+    pub body: Bytes,
+}
 
 impl Request {
-    const HEADER: usize = 9;
-
-    /// `room` is the size of the body, where it is known and large.
-    pub fn new(kind: u8, room: usize) -> Self {
-        let mut packet = BytesMut::with_capacity(Self::HEADER + room.max(64));
-        packet.put_u32(0);
-        packet.put_u8(kind);
-        packet.put_u32(0);
-        Self(packet)
+    pub fn new(kind: u8) -> Self {
+        let mut head = BytesMut::with_capacity(96);
+        head.put_u32(0);
+        head.put_u8(kind);
+        head.put_u32(0);
+        Self { head, body: Bytes::new() }
     }
 
     pub fn extended(name: &str) -> Self {
-        Self::new(kind::EXTENDED, 0).string(name.as_bytes())
+        Self::new(kind::EXTENDED).string(name.as_bytes())
+    }
+
+    /// A string that is the last field.
+    pub fn content(mut self, bytes: Bytes) -> Self {
+        self.head.put_u32(bytes.len() as u32);
+        self.body = bytes;
+        self
     }
 
     pub fn string(mut self, bytes: &[u8]) -> Self {
-        self.0.put_u32(bytes.len() as u32);
-        self.0.put_slice(bytes);
+        self.head.put_u32(bytes.len() as u32);
+        self.head.put_slice(bytes);
         self
     }
 
     pub fn u32(mut self, value: u32) -> Self {
-        self.0.put_u32(value);
+        self.head.put_u32(value);
         self
     }
 
     pub fn u64(mut self, value: u64) -> Self {
-        self.0.put_u64(value);
+        self.head.put_u64(value);
         self
     }
 
-    pub fn numbered(mut self, id: u32) -> Bytes {
-        let length = self.0.len() as u32 - 4;
-        self.0[..4].copy_from_slice(&length.to_be_bytes());
-        self.0[5..9].copy_from_slice(&id.to_be_bytes());
-        self.0.freeze()
+    pub fn numbered(mut self, id: u32) -> Packet {
+        let length = (self.head.len() + self.body.len()) as u32 - 4;
+        self.head[..4].copy_from_slice(&length.to_be_bytes());
+        self.head[5..9].copy_from_slice(&id.to_be_bytes());
+        Packet { head: self.head.freeze(), body: self.body }
     }
 }
 
 /// The first packet, which has a version where others have a number.
 pub fn init() -> Bytes {
-    Request::new(kind::INIT, 0).numbered(VERSION)
+    Request::new(kind::INIT).numbered(VERSION).head
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -241,9 +255,9 @@ mod tests {
 
     #[test]
     fn a_write_is_laid_out_as_the_draft_says() {
-        let packet = Request::new(kind::WRITE, 0).string(b"\x80").u64(5).string(b"ab").numbered(7);
+        let packet = Request::new(kind::WRITE).string(b"\x80").u64(5).content(Bytes::from_static(b"ab")).numbered(7);
         assert_eq!(
-            packet[..],
+            [packet.head, packet.body].concat(),
             [0, 0, 0, 24, 6, 0, 0, 0, 7, 0, 0, 0, 1, 0x80, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 2, b'a', b'b']
         );
         assert_eq!(init()[..], [0, 0, 0, 5, 1, 0, 0, 0, 3]);
@@ -252,7 +266,7 @@ mod tests {
     #[test]
     fn packets_come_whole_or_not_at_all() {
         let mut buffer = BytesMut::new();
-        let packet = Request::new(kind::STATUS, 0).u32(14).string(b"full").numbered(9);
+        let packet = Request::new(kind::STATUS).u32(14).string(b"full").numbered(9).head;
         for byte in &packet[..packet.len() - 1] {
             buffer.put_u8(*byte);
             assert_eq!(take_packet(&mut buffer), Ok(None));
@@ -267,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_status_without_text_is_understood() {
-        let packet = Request::new(kind::STATUS, 0).u32(2).numbered(1).slice(4..);
+        let packet = Request::new(kind::STATUS).u32(2).numbered(1).head.slice(4..);
         assert_eq!(reply(packet), Ok((1, Reply::Status { code: 2, message: String::new() })));
     }
 
