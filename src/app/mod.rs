@@ -13,6 +13,7 @@ use crate::report::{Console, error, logging};
 mod archive;
 mod check;
 mod demo;
+mod runtime;
 mod serve;
 
 /// Runs one command line, from arguments to exit code.
@@ -73,7 +74,7 @@ fn with_settings<F: Future<Output = Exit>>(
     for warning in &resolved.warnings {
         console.line(&format!("warning: {warning}"));
     }
-    match runtime() {
+    match runtime::start() {
         Ok(runtime) => finish(runtime, |runtime| runtime.block_on(command(resolved, console))),
         Err(error) => failed(&console, "the program cannot start", &error.to_string(), None, Exit::Usage),
     }
@@ -94,18 +95,10 @@ fn with_log<F: Future<Output = Exit>>(
     if let Err(reason) = logging::init(&log, &console) {
         return failed(&console, "the log cannot be set up", &reason, None, Exit::Usage);
     }
-    match runtime() {
+    match runtime::start() {
         Ok(runtime) => finish(runtime, |runtime| runtime.block_on(command(console))),
         Err(error) => failed(&console, "the program cannot start", &error.to_string(), None, Exit::Usage),
     }
-}
-
-/// Threads for local file work. More would cost memory and gain nothing; those that wait for something (the reader of a
-/// large file, a walk, a list) are far fewer, so the others never wait for them.
-const BLOCKING_THREADS: usize = 32;
-
-fn runtime() -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS).enable_all().build()
 }
 
 /// Blocking threads that are stuck, in a read from a terminal or a dead network mount, do not hold up the exit.

@@ -1,0 +1,43 @@
+//! What the process takes of its machine: threads, and memory that it keeps. Chosen by measurement.
+
+use std::io;
+use std::num::NonZero;
+use std::thread;
+
+use tokio::runtime::Runtime;
+
+/// Threads for local file work. More would cost memory and gain nothing; those that wait for something (the reader of a
+/// large file, a walk, a list) are far fewer, so the others never wait for them.
+const BLOCKING_THREADS: usize = 32;
+
+/// Threads that serve sessions at most: each encrypts a gigabyte a second or more.
+const SESSION_THREADS: usize = 4;
+
+/// Half of the processors serve sessions; reading, hashing and the ledger have threads of their own. More threads than
+/// that mostly wake each other.
+pub fn start() -> io::Result<Runtime> {
+    keep_memory();
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads((processors / 2).clamp(1, SESSION_THREADS))
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+}
+
+/// Has glibc keep what little is freed and needed again at once, and share it between threads. As it comes, it has an
+/// arena for each thread, and gives the end of each back to the kernel again and again.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn keep_memory() {
+    for (parameter, value) in
+        [(libc::M_ARENA_MAX, 2), (libc::M_TRIM_THRESHOLD, 1 << 20), (libc::M_MMAP_THRESHOLD, 1 << 20)]
+    {
+        // SAFETY: mallopt(3) takes two integers and changes nothing but the allocator's settings.
+        if unsafe { libc::mallopt(parameter, value) } == 0 {
+            tracing::debug!(parameter, value, "the allocator does not take this setting");
+        }
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn keep_memory() {}
