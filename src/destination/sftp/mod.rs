@@ -3,7 +3,8 @@
 //! - [`target`], `ssh_config`: from settings to a host; [`connect`]: from a host to a connection, step by step
 //! - [`host_key`], `known_hosts`: is this the server we mean; `auth`, `identity`: who we are
 //! - [`session`], [`features`]: what can be done there; `exchange`, `wire`: requests and replies as bytes
-//! - [`pool`], [`breaker`]: connections shared by all jobs, and patience while the destination is out
+//! - [`pool`], [`ramp`], [`breaker`]: connections shared by all jobs, as many as gain something, and patience while the
+//!   destination is out
 //! - [`archive`]: one destination as the pipeline sees it, made of [`directories`], [`mod@stage`], [`mod@compare`],
 //!   [`publish`], [`direct`] and [`pace`]
 
@@ -23,6 +24,7 @@ pub mod pace;
 mod pattern;
 pub mod pool;
 pub mod publish;
+pub mod ramp;
 pub mod session;
 mod ssh_config;
 pub mod stage;

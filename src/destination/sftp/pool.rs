@@ -12,6 +12,7 @@ use tracing::Instrument;
 
 use super::breaker::{Breaker, Cause, Closed, Opened, Permit};
 use super::connect::{Connection, Connector};
+use super::ramp::{Ramp, Verdict};
 use super::session::Session;
 use crate::destination::error::Pressure;
 use crate::destination::{Consequence, DestinationError};
@@ -28,7 +29,7 @@ const ROUND_TRIPS: u32 = 3;
 
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
-    /// Most connections at a time; `None` for up to 4.
+    /// Most connections at a time; `None` for up to 4, each only where it gains something (see [`ramp`](super::ramp)).
     pub connections: Option<u16>,
     /// Slots for each connection; `None` for as many as fill its round trip. Fewer where the server allows fewer open
     /// handles.
@@ -109,6 +110,7 @@ struct State {
     breaker: Breaker,
     /// No growth before this time, because the last attempt to grow failed.
     grow_at: Option<Instant>,
+    ramp: Ramp,
     /// Attempts to grow that failed in a row.
     held_back: u32,
     /// Whether any connection was ever made: a refusal before that is final, for it is a matter of settings.
@@ -180,6 +182,7 @@ impl Pool {
             waiting: 0,
             breaker: Breaker::new(config.backoff),
             grow_at: None,
+            ramp: Ramp::new(Instant::now()),
             held_back: 0,
             proved: Proved::No,
             useful: Useful::No,
@@ -321,7 +324,7 @@ impl Inner {
             Load::Light => (0, member.in_use),
             Load::Heavy => (member.large, member.in_use),
         });
-        let Some(member) = free else { return Look::Wait(self.grow(&mut state, now)) };
+        let Some(member) = free else { return Look::Wait(self.grow_if_worth_it(&mut state, now)) };
         member.in_use += 1;
         let filled = load == Load::Heavy && member.large > 0;
         member.large += usize::from(load == Load::Heavy);
@@ -333,6 +336,18 @@ impl Inner {
             Duty::Work => {}
         }
         Look::Have(link, duty)
+    }
+
+    /// The number that a user named is what the user wants; else each has to be worth it.
+    fn grow_if_worth_it(self: &Arc<Self>, state: &mut State, now: Instant) -> Option<Instant> {
+        let have = state.members.len();
+        if self.config.connections.is_none() && state.connecting == 0 && have < self.limit() {
+            match state.ramp.verdict(have, now) {
+                Verdict::Now => {}
+                Verdict::NotBefore(at) => return Some(at),
+            }
+        }
+        self.grow(state, now)
     }
 
     /// Makes another connection, where there may be one more: the first alone, for it may be refused, then as many at
@@ -395,6 +410,7 @@ impl Inner {
                     state.useful = Useful::No;
                 }
                 state.proved = Proved::Yes;
+                state.ramp.joined(Instant::now());
                 if state.stopped.is_none() {
                     state.members.push(Member { link: Arc::new(link), in_use: 0, large: 0, slots });
                 }
@@ -555,6 +571,7 @@ impl Drop for Slot {
         if let Some(member) = state.members.iter_mut().find(|member| Arc::ptr_eq(&member.link, &self.link)) {
             member.in_use -= 1;
             member.large -= usize::from(self.load == Load::Heavy);
+            state.ramp.counted();
         }
         if self.duty == Duty::Probe {
             // Without a verdict so far, the next one tries.
