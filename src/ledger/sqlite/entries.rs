@@ -119,8 +119,10 @@ impl Entries<'_> {
     }
 
     fn next_token(&self) -> rusqlite::Result<Token> {
+        // Not RETURNING: SQLite makes a table for what it returns, with a page cache of its own, each time.
+        self.connection.prepare_cached("UPDATE ledger SET token = token + 1")?.execute([])?;
         self.connection
-            .prepare_cached("UPDATE ledger SET token = token + 1 RETURNING token")?
+            .prepare_cached("SELECT token FROM ledger")?
             .query_row([], |row| row.get::<_, i64>(0))
             .map(|token| Token(token as u64))
     }
