@@ -188,12 +188,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn claim(&self, requests: Vec<ClaimRequest>) -> Result<Vec<ClaimReply>, LedgerError> {
-        self.writer
-            .call(move |store| {
-                let mut entries = store.entries()?;
-                requests.into_iter().map(|request| entries.claim(request)).collect()
-            })
-            .await
+        self.writer.call(move |store| store.entries()?.claim(requests)).await
     }
 
     async fn renew(&self) -> Result<(), LedgerError> {
