@@ -19,7 +19,8 @@ pub mod marker;
 
 pub use marker::{MarkedBy, MarkerPattern};
 
-/// Names that writers give to files they have not finished; left out unless an include asks for them.
+/// Names that writers give to files they have not finished; left out unless an include asks for them. Each is a `*` and
+/// an ending.
 pub const IN_FLIGHT: [&str; 7] = ["*.tmp", "*.part", "*.partial", "*.filepart", "*.crdownload", "*.swp", "*~"];
 
 /// What the watcher's start-up probe is called: this and random digits.
@@ -30,7 +31,6 @@ pub const CANARY_PREFIX: &str = ".archiver-canary-";
 pub struct Selection {
     include: Option<GlobSet>,
     exclude: GlobSet,
-    in_flight: GlobSet,
     /// Directories below which an include may match.
     reach: GlobSet,
     marker: Option<MarkerPattern>,
@@ -91,14 +91,12 @@ impl Selection {
         let exclude = compiled(&excluded)?;
         let include_set = compiled(&included)?;
         let reach = compiled(&included.iter().flat_map(|text| reach(text)).collect::<Vec<_>>());
-        let in_flight = compiled(&IN_FLIGHT.map(str::to_owned))?;
         if !errors.is_empty() {
             return Err(errors.join("; "));
         }
         Ok(Self {
             include: (!include.is_empty()).then_some(include_set),
             exclude,
-            in_flight,
             reach: reach?,
             marker: marker.cloned(),
             barred: Vec::new(),
@@ -131,7 +129,7 @@ impl Selection {
             Some(include) if include.is_match(path) => Verdict::Candidate,
             Some(_) => Verdict::Excluded(Excluded::NotIncluded),
             None if has_hidden_part(path) => Verdict::Excluded(Excluded::Hidden),
-            None if self.in_flight.is_match(path) => Verdict::Excluded(Excluded::InFlight),
+            None if is_in_flight(name) => Verdict::Excluded(Excluded::InFlight),
             None => Verdict::Candidate,
         }
     }
@@ -210,13 +208,34 @@ pub fn is_own_name(name: &OsStr) -> bool {
         && rest[rest.len() - 12..].iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
+fn is_in_flight(name: &OsStr) -> bool {
+    IN_FLIGHT.iter().any(|glob| name.as_bytes().ends_with(&glob.as_bytes()[1..]))
+}
+
+/// Whether a component starts with a dot. Asked for every file of a scan, so it looks at bytes only; a `.` inside of a
+/// path is no component, as in [`Path::components`].
 fn has_hidden_part(path: &Path) -> bool {
-    path.iter().any(|part| part.as_bytes().starts_with(b"."))
+    let mut parts = path.as_os_str().as_bytes().split(|byte| *byte == b'/');
+    parts.next().is_some_and(|first| first.starts_with(b"."))
+        || parts.any(|part| part.starts_with(b".") && part != b".")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_read_from_the_bytes_is_what_components_and_globs_say(path in "[.a/~]{0,4}(tmp|part)?[.a/~]{0,4}") {
+            let path = Path::new(&path);
+            prop_assert_eq!(has_hidden_part(path), path.iter().any(|part| part.as_bytes().starts_with(b".")));
+            if let Some(name) = path.file_name() {
+                let globs = IN_FLIGHT.map(|text| glob(text).unwrap().compile_matcher());
+                prop_assert_eq!(is_in_flight(name), globs.iter().any(|glob| glob.is_match(name)));
+            }
+        }
+    }
 
     fn selection(include: &[&str], exclude: &[&str]) -> Selection {
         let owned = |globs: &[&str]| globs.iter().map(|&glob| glob.to_owned()).collect::<Vec<_>>();

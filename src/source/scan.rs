@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, DirEntry, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{BelowRoot, Candidate, Root};
@@ -93,10 +93,10 @@ pub fn scan_flat(
     let Ok(handle) = root.dir.open_directory(directory) else { return ControlFlow::Continue(()) };
     let Ok(mut level) = Level::new(handle, directory.to_owned()) else { return ControlFlow::Continue(()) };
     while let Some(entry) = level.next() {
-        if let Ok((name, kind)) = entry
+        if let Ok((entry, kind)) = entry
             && kind == FileType::RegularFile
         {
-            walker.file(directory.join(name), kind)?;
+            walker.file(level.path_of(name_of(&entry)), kind)?;
         }
     }
     ControlFlow::Continue(())
@@ -122,8 +122,16 @@ impl Level {
         Ok(Self { path, dir: Some(Dir::new(handle)?), pending: Vec::new() })
     }
 
+    /// Where an entry of this name stands, in one allocation.
+    fn path_of(&self, name: &OsStr) -> PathBuf {
+        let mut path = PathBuf::with_capacity(self.path.as_os_str().len() + 1 + name.len());
+        path.push(&self.path);
+        path.push(name);
+        path
+    }
+
     /// The next entry and its kind, which is looked up where the filesystem does not tell.
-    fn next(&mut self) -> Option<Result<(OsString, FileType), Errno>> {
+    fn next(&mut self) -> Option<Result<(DirEntry, FileType), Errno>> {
         loop {
             let dir = self.dir.as_mut()?;
             let entry = match dir.read()? {
@@ -148,9 +156,13 @@ impl Level {
                 }
                 kind => kind,
             };
-            return Some(Ok((OsStr::from_bytes(name).to_owned(), kind)));
+            return Some(Ok((entry, kind)));
         }
     }
+}
+
+fn name_of(entry: &DirEntry) -> &OsStr {
+    OsStr::from_bytes(entry.file_name().to_bytes())
 }
 
 impl Walker<'_> {
@@ -176,14 +188,14 @@ impl Walker<'_> {
                     levels.pop();
                     self.problem(&path, OpenError::new(&self.root.path.join(&path), errno))?;
                 }
-                Some(Ok((name, FileType::Directory))) => {
-                    let path = level.path.join(&name);
+                Some(Ok((entry, FileType::Directory))) => {
+                    let path = level.path_of(name_of(&entry));
                     if !self.enters(&path)? {
                         continue;
                     }
                     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     let opened = match level.dir.as_ref().map(Dir::fd) {
-                        Some(Ok(fd)) => rustix::fs::openat(fd, name, flags, Mode::empty()),
+                        Some(Ok(fd)) => rustix::fs::openat(fd, entry.file_name(), flags, Mode::empty()),
                         _ => continue,
                     };
                     match opened {
@@ -191,8 +203,8 @@ impl Walker<'_> {
                         Err(errno) => self.unless_gone(&path, OpenError::new(&self.root.path.join(&path), errno))?,
                     }
                 }
-                Some(Ok((name, kind))) => {
-                    let path = level.path.join(name);
+                Some(Ok((entry, kind))) => {
+                    let path = level.path_of(name_of(&entry));
                     self.file(path, kind)?;
                 }
             }
@@ -209,12 +221,13 @@ impl Walker<'_> {
         if levels.len() >= STREAMED_LEVELS {
             while let Some(entry) = level.next() {
                 match entry {
-                    Ok((name, FileType::Directory)) => {
-                        if self.enters(&level.path.join(&name))? {
-                            level.pending.push(name);
+                    Ok((entry, FileType::Directory)) => {
+                        let name = name_of(&entry);
+                        if self.enters(&level.path_of(name))? {
+                            level.pending.push(name.to_owned());
                         }
                     }
-                    Ok((name, kind)) => self.file(level.path.join(name), kind)?,
+                    Ok((entry, kind)) => self.file(level.path_of(name_of(&entry)), kind)?,
                     Err(errno) => {
                         self.problem(&level.path, OpenError::new(&self.root.path.join(&level.path), errno))?;
                         break;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, named_params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use super::error::Failure;
 use super::presence::Owners;
@@ -36,11 +37,25 @@ pub(super) struct Standing {
 pub(super) type Changed = Result<(), Failure>;
 
 impl Entries<'_> {
-    pub(super) fn claim(&mut self, request: ClaimRequest) -> Result<ClaimReply, Failure> {
+    pub(super) fn claim(&mut self, requests: Vec<ClaimRequest>) -> Result<Vec<ClaimReply>, Failure> {
+        let mut tokens = 0..0;
+        let count = requests.len();
+        let replies =
+            requests.into_iter().enumerate().map(|(at, request)| self.claim_one(request, &mut tokens, count - at));
+        replies.collect()
+    }
+
+    /// `tokens` are those reserved for this call, of whose requests `left` are left, this one included.
+    fn claim_one(
+        &mut self,
+        request: ClaimRequest,
+        tokens: &mut Range<i64>,
+        left: usize,
+    ) -> Result<ClaimReply, Failure> {
         let ClaimRequest { key, local_path, remote: requested, repeat } = request;
         let id = key.id();
         let Some(standing) = self.standing(id)? else {
-            let token = self.next_token()?;
+            let token = self.next_token(tokens, left)?;
             self.insert(id, &key, &local_path, &requested, token)?;
             return Ok(ClaimReply::Claimed(Claim { key, token, remote: requested, predecessors: vec![], attempts: 0 }));
         };
@@ -55,7 +70,7 @@ impl Entries<'_> {
             (Some(_), Repeat::Force) if standing.staged.is_empty() => (requested, 0),
             _ => (standing.remote, standing.attempts),
         };
-        let token = self.next_token()?;
+        let token = self.next_token(tokens, left)?;
         let mut staged = standing.staged.clone();
         staged.push(token);
         self.connection
@@ -81,15 +96,22 @@ impl Entries<'_> {
         self.connection
             .prepare_cached(
                 "INSERT INTO entry (id, destination, source, path, inode, size, mtime_ns, local_path, state, remote, token, \
-                 owner, staged) VALUES (:id, :destination, :source, :path, :inode, :size, :mtime_ns, :local_path, 'claimed', \
-                 :remote, :token, :owner, :staged)",
+                 owner, staged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'claimed', ?9, ?10, ?11, ?12)",
             )?
-            .execute(named_params! {
-                ":id": id.0, ":destination": &*key.destination, ":source": &*key.source, ":path": key.path,
-                ":inode": key.fingerprint.inode as i64, ":size": key.fingerprint.size as i64,
-                ":mtime_ns": key.fingerprint.mtime_ns, ":local_path": local_path.as_os_str().as_bytes(),
-                ":remote": remote.as_str(), ":token": token.0 as i64, ":owner": blob(self.owner), ":staged": list(&[token]),
-            })
+            .execute(params![
+                id.0,
+                &*key.destination,
+                &*key.source,
+                key.path,
+                key.fingerprint.inode as i64,
+                key.fingerprint.size as i64,
+                key.fingerprint.mtime_ns,
+                local_path.as_os_str().as_bytes(),
+                remote.as_str(),
+                token.0 as i64,
+                blob(self.owner),
+                list(&[token]),
+            ])
     }
 
     pub(super) fn standing(&self, id: KeyId) -> rusqlite::Result<Option<Standing>> {
@@ -118,11 +140,20 @@ impl Entries<'_> {
             .optional()
     }
 
-    fn next_token(&self) -> rusqlite::Result<Token> {
-        self.connection
-            .prepare_cached("UPDATE ledger SET token = token + 1 RETURNING token")?
-            .query_row([], |row| row.get::<_, i64>(0))
-            .map(|token| Token(token as u64))
+    /// The next of the reserved tokens. Reserves `count` where there is none left: one change for all claims of a call,
+    /// and none for a call that has nothing to claim. What is left over is never used.
+    fn next_token(&self, reserved: &mut Range<i64>, count: usize) -> rusqlite::Result<Token> {
+        if reserved.is_empty() {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            // Not RETURNING: SQLite makes a table for what it returns, with a page cache of its own.
+            self.connection.prepare_cached("UPDATE ledger SET token = token + ?1")?.execute([count])?;
+            let last: i64 =
+                self.connection.prepare_cached("SELECT token FROM ledger")?.query_row([], |row| row.get(0))?;
+            *reserved = last - count + 1..last + 1;
+        }
+        let token = reserved.start;
+        reserved.start += 1;
+        Ok(Token(token as u64))
     }
 
     /// At least half a lease stands when this succeeds: the entry is still ours, so nobody minds the extension.
@@ -130,7 +161,7 @@ impl Entries<'_> {
         let ours = self
             .connection
             .prepare_cached("SELECT 1 FROM entry WHERE id = ?1 AND token = ?2 AND owner = ?3")?
-            .exists(rusqlite::params![id.0, token.0 as i64, blob(self.owner)])?;
+            .exists(params![id.0, token.0 as i64, blob(self.owner)])?;
         if !ours {
             return Err(Failure::LeaseLost);
         }
@@ -150,14 +181,16 @@ impl Entries<'_> {
             .connection
             .prepare_cached(
                 "UPDATE entry SET state = 'recorded', owner = NULL, staged = NULL, reason = NULL, disposer = NULL, \
-                 record_remote = :remote, record_sha256 = :sha256, recorded_at = :recorded_at \
-                 WHERE id = :id AND token = :token AND owner = :owner",
+                 record_remote = ?1, record_sha256 = ?2, recorded_at = ?3 WHERE id = ?4 AND token = ?5 AND owner = ?6",
             )?
-            .execute(named_params! {
-                ":remote": record.remote.as_str(), ":sha256": record.sha256.0,
-                ":recorded_at": record.recorded_at.timestamp_micros(),
-                ":id": id.0, ":token": token.0 as i64, ":owner": blob(self.owner),
-            })?;
+            .execute(params![
+                record.remote.as_str(),
+                record.sha256.0,
+                record.recorded_at.timestamp_micros(),
+                id.0,
+                token.0 as i64,
+                blob(self.owner),
+            ])?;
         fenced(changed)
     }
 
@@ -173,7 +206,7 @@ impl Entries<'_> {
                 .prepare_cached(
                     "DELETE FROM entry WHERE id = ?1 AND token = ?2 AND owner = ?3 AND recorded_at IS NULL",
                 )?
-                .execute(rusqlite::params![id.0, token.0 as i64, blob(self.owner)])?;
+                .execute(params![id.0, token.0 as i64, blob(self.owner)])?;
             if deleted > 0 {
                 return Ok(());
             }
@@ -210,7 +243,7 @@ impl Entries<'_> {
         }
         self.connection
             .prepare_cached("UPDATE entry SET disposer = ?1 WHERE seq = ?2")?
-            .execute(rusqlite::params![blob(self.owner), seq])?;
+            .execute(params![blob(self.owner), seq])?;
         Ok(())
     }
 
@@ -228,7 +261,7 @@ impl Entries<'_> {
                 "INSERT INTO owner (id, pid, hostname, lease_until) VALUES (?1, ?2, ?3, ?4) \
                  ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until",
             )?
-            .execute(rusqlite::params![
+            .execute(params![
                 blob(self.owner),
                 std::process::id(),
                 rustix::system::uname().nodename().to_string_lossy(),
@@ -248,7 +281,7 @@ impl Entries<'_> {
         let leased = self
             .connection
             .prepare_cached("SELECT 1 FROM owner WHERE id = ?1 AND lease_until > ?2")?
-            .exists(rusqlite::params![blob(owner), self.now.timestamp_millis()])?;
+            .exists(params![blob(owner), self.now.timestamp_millis()])?;
         let alive = leased && self.owners.holds_lock(owner);
         self.alive.insert(owner, alive);
         Ok(alive)

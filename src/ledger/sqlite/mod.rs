@@ -188,12 +188,7 @@ impl Ledger for SqliteLedger {
     }
 
     async fn claim(&self, requests: Vec<ClaimRequest>) -> Result<Vec<ClaimReply>, LedgerError> {
-        self.writer
-            .call(move |store| {
-                let mut entries = store.entries()?;
-                requests.into_iter().map(|request| entries.claim(request)).collect()
-            })
-            .await
+        self.writer.call(move |store| store.entries()?.claim(requests)).await
     }
 
     async fn renew(&self) -> Result<(), LedgerError> {
@@ -260,15 +255,15 @@ impl Ledger for SqliteLedger {
 
     async fn put_row(&self, version: Option<&FileKey>, row: Row) -> Result<(), LedgerError> {
         let version = version.map(FileKey::id);
-        self.writer.call(move |store| Ok(store.rows.put(version, &row)?)).await
+        self.writer.call_rows(move |rows| Ok(rows.put(version, &row)?)).await
     }
 
     async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError> {
-        self.writer.call(move |store| Ok(store.rows.page(filter, after, limit)?)).await
+        self.writer.call_rows(move |rows| Ok(rows.page(filter, after, limit)?)).await
     }
 
     async fn totals(&self) -> Result<Totals, LedgerError> {
-        self.writer.call(|store| Ok(store.rows.totals()?)).await
+        self.writer.call_rows(|rows| Ok(rows.totals()?)).await
     }
 
     async fn tidy(&self) -> Result<(), LedgerError> {

@@ -7,7 +7,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, named_params, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::error::sqlite;
 use super::schema::{self, Durability};
@@ -79,27 +79,38 @@ impl Rows {
                 .query_row(params![path, row.source, version], |row| row.get::<_, i64>(0))
                 .optional()
         };
-        let same = find(version)?;
+        // A row of the same version is found by the insertion itself.
         let unidentified = if version.is_empty() { None } else { find(&[])? };
-        if let (Some(_), Some(stale)) = (same, unidentified) {
-            self.connection.prepare_cached("DELETE FROM row WHERE seq = ?1")?.execute([stale])?;
-        }
+        let place = match unidentified {
+            Some(stale) if find(version)?.is_some() => {
+                self.connection.prepare_cached("DELETE FROM row WHERE seq = ?1")?.execute([stale])?;
+                None
+            }
+            place => place,
+        };
         self.connection
             .prepare_cached(
                 "INSERT INTO row (seq, source, path, version, remote, bytes, sha256, status, reason, attempts, elapsed_ns) \
-                 VALUES (:seq, :source, :path, :version, :remote, :bytes, :sha256, :status, :reason, :attempts, :elapsed_ns) \
-                 ON CONFLICT (seq) DO UPDATE SET version = excluded.version, remote = excluded.remote, bytes = excluded.bytes, \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+                 ON CONFLICT DO UPDATE SET version = excluded.version, remote = excluded.remote, bytes = excluded.bytes, \
                  sha256 = excluded.sha256, status = excluded.status, reason = excluded.reason, \
                  attempts = excluded.attempts, elapsed_ns = excluded.elapsed_ns \
                  WHERE NOT (status = 'archived' AND excluded.status = 'skipped') \
                  AND NOT (status <> 'deferred' AND excluded.status = 'deferred')",
             )?
-            .execute(named_params! {
-                ":seq": same.or(unidentified), ":source": row.source, ":path": path, ":version": version,
-                ":remote": row.remote, ":bytes": row.bytes as i64, ":sha256": row.sha256.map(|digest| digest.0),
-                ":status": row.status.as_str(), ":reason": row.reason, ":attempts": row.attempts,
-                ":elapsed_ns": i64::try_from(row.elapsed.as_nanos()).unwrap_or(i64::MAX),
-            })?;
+            .execute(params![
+                place,
+                row.source,
+                path,
+                version,
+                row.remote,
+                row.bytes as i64,
+                row.sha256.map(|digest| digest.0),
+                row.status.as_str(),
+                row.reason,
+                row.attempts,
+                i64::try_from(row.elapsed.as_nanos()).unwrap_or(i64::MAX),
+            ])?;
         Ok(())
     }
 

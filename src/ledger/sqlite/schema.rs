@@ -27,7 +27,8 @@ const CACHED_STATEMENTS: usize = 64;
 /// `entry.remote` is the path of the current or next upload; the `record_` columns are what was archived last, and
 /// stay while a forced repetition is under way. `staged` lists the tokens, comma-separated and ascending, whose
 /// temporary names may stand on the server. `owner` is set while claimed; whether that owner lives is another
-/// question. `disposer` is the owner that began to dispose of the local file.
+/// question. `disposer` is the owner that began to dispose of the local file. The states are compared one by one because
+/// SQLite makes a table of an `IN` with more than two values, for each row that is written.
 const SCHEMA: &str = "
 CREATE TABLE ledger (one INTEGER PRIMARY KEY CHECK (one = 1), token INTEGER NOT NULL, retention_at INTEGER NOT NULL DEFAULT 0,
     retention_seq INTEGER NOT NULL DEFAULT 0) STRICT;
@@ -39,7 +40,7 @@ CREATE TABLE entry (
     destination TEXT NOT NULL, source TEXT NOT NULL, path BLOB NOT NULL,
     inode INTEGER NOT NULL, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL,
     local_path BLOB NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('claimed', 'failed', 'recorded')),
+    state TEXT NOT NULL CHECK (state = 'claimed' OR state = 'failed' OR state = 'recorded'),
     remote TEXT NOT NULL,
     token INTEGER NOT NULL,
     owner BLOB,

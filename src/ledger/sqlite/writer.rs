@@ -1,5 +1,5 @@
 //! Group commit: one thread owns the connections, takes all calls that wait, runs them in one transaction, commits it
-//! once, and then answers them all.
+//! once, and then answers them all. Calls on the rows are answered before the commit, which costs them nothing.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,6 +12,7 @@ use super::entries::Entries;
 use super::error::{Failure, sqlite, unusable};
 use super::presence::{Lock, Owners};
 use super::rows::Rows;
+use super::schema::Durability;
 use crate::domain::OwnerId;
 use crate::ledger::{Clock, LedgerError};
 
@@ -68,13 +69,28 @@ impl Store {
         })
     }
 
-    /// Runs a batch. An error means that nothing of it took effect.
-    fn run(&mut self, batch: &mut [Box<dyn Call>]) -> Result<(), LedgerError> {
-        if self.phase == Phase::Finished {
-            return Err(unusable(&self.path, "this run has ended it"));
+    /// Runs a batch, and answers all of it. An error means that nothing took effect of the calls that are told so.
+    fn run(&mut self, batch: &mut Vec<Box<dyn Call>>) {
+        let ran = match self.phase {
+            Phase::Running => self.try_to(|store| {
+                batch.iter_mut().try_for_each(|call| call.run(store))?;
+                store.rows.commit()
+            }),
+            Phase::Finished => Err(unusable(&self.path, "this run has ended it")),
+        };
+        if ran.is_ok() {
+            // Rows have nothing to wait for: no disk is synchronised for them.
+            batch.extract_if(.., |call| call.durability() == Durability::Scratch).for_each(|call| call.answer(Ok(())));
         }
-        let outcome = batch.iter_mut().try_for_each(|call| call.run(self)).and_then(|()| self.commit());
-        outcome.map_err(|error| {
+        let outcome = ran.and_then(|()| self.try_to(Self::commit));
+        if self.phase == Phase::Finished && self.lock.take().is_some() {
+            self.owners.forget(self.owner);
+        }
+        batch.drain(..).for_each(|call| call.answer(outcome.clone()));
+    }
+
+    fn try_to(&mut self, step: impl FnOnce(&mut Self) -> rusqlite::Result<()>) -> Result<(), LedgerError> {
+        step(self).map_err(|error| {
             self.roll_back();
             // An end that was not committed is none.
             self.phase = Phase::Running;
@@ -82,8 +98,8 @@ impl Store {
         })
     }
 
+    /// Ends the transaction of the entries.
     pub(super) fn commit(&mut self) -> rusqlite::Result<()> {
-        self.rows.commit()?;
         if self.transaction == Transaction::Open {
             // Writes and synchronises nothing where the transaction changed nothing.
             self.entries.prepare_cached("COMMIT")?.execute([])?;
@@ -105,11 +121,7 @@ impl Store {
     fn serve(mut self, mut calls: mpsc::Receiver<Box<dyn Call>>) {
         let mut batch = Vec::with_capacity(BATCH);
         while calls.blocking_recv_many(&mut batch, BATCH) > 0 {
-            let outcome = self.run(&mut batch);
-            if self.phase == Phase::Finished && self.lock.take().is_some() {
-                self.owners.forget(self.owner);
-            }
-            batch.drain(..).for_each(|call| call.answer(outcome.clone()));
+            self.run(&mut batch);
         }
         // The rows are this process's alone, whether it finished or not.
         let rows = self.rows.close();
@@ -123,6 +135,8 @@ impl Store {
 
 /// A call on its way through the thread.
 trait Call: Send {
+    /// What it changes, and so what its answer waits for.
+    fn durability(&self) -> Durability;
     /// Does the work within the transaction; an error ends the whole batch.
     fn run(&mut self, store: &mut Store) -> rusqlite::Result<()>;
     /// Tells the caller, once the transaction has ended one way or the other.
@@ -130,6 +144,7 @@ trait Call: Send {
 }
 
 struct Work<F, T> {
+    durability: Durability,
     work: Option<F>,
     result: Option<Result<T, LedgerError>>,
     reply: oneshot::Sender<Result<T, LedgerError>>,
@@ -140,6 +155,10 @@ where
     F: FnOnce(&mut Store) -> Result<T, Failure> + Send,
     T: Send,
 {
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
     fn run(&mut self, store: &mut Store) -> rusqlite::Result<()> {
         let Some(work) = self.work.take() else { return Ok(()) };
         self.result = Some(match work(store) {
@@ -189,10 +208,27 @@ impl Writer {
         F: FnOnce(&mut Store) -> Result<T, Failure> + Send + 'static,
         T: Send + 'static,
     {
+        self.send(Durability::Durable, work).await
+    }
+
+    /// As [`Writer::call`], for work on this run's rows alone: it does not wait for the entries of others.
+    pub(super) async fn call_rows<T, F>(&self, work: F) -> Result<T, LedgerError>
+    where
+        F: FnOnce(&mut Rows) -> Result<T, Failure> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.send(Durability::Scratch, move |store| work(&mut store.rows)).await
+    }
+
+    async fn send<T, F>(&self, durability: Durability, work: F) -> Result<T, LedgerError>
+    where
+        F: FnOnce(&mut Store) -> Result<T, Failure> + Send + 'static,
+        T: Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
         let ended = || unusable(&self.path, "its thread ended unexpectedly; please report this");
         let calls = self.calls.as_ref().ok_or_else(ended)?;
-        calls.send(Box::new(Work { work: Some(work), result: None, reply })).await.map_err(|_| ended())?;
+        calls.send(Box::new(Work { durability, work: Some(work), result: None, reply })).await.map_err(|_| ended())?;
         answer.await.map_err(|_| ended())?
     }
 }
