@@ -167,7 +167,7 @@ impl<'a> Transfer<'a> {
             Some(Outcome::Ended(end)) => Ok(end),
             // A commit that was acknowledged is recorded, also when everything stops. One whose reply is still on its
             // way is found by the next run.
-            Some(Outcome::Done(done)) => self.settle(done).await,
+            Some(Outcome::Done(done)) => Box::pin(self.settle(done)).await,
             None => self.release(Status::Deferred, Deferral::Interrupted.to_string(), Ending::Unfinished).await,
         }
     }
@@ -184,7 +184,8 @@ impl<'a> Transfer<'a> {
                 }
             };
             self.attempts += 1;
-            let halt = match self.attempt(&slot).await {
+            // On the heap, for as long as there is a slot: those that wait for one are many, and their tasks small.
+            let halt = match Box::pin(self.attempt(&slot)).await {
                 Ok(done) => {
                     self.engine.archive(self.job).pool().succeeded();
                     return Ok(Outcome::Done(done));
@@ -213,7 +214,7 @@ impl<'a> Transfer<'a> {
                     self.clean(&slot).await;
                     Trouble { why, then: Then::TryAgain }
                 }
-                Halt::Remote(error) => self.judge(&slot, &error).await,
+                Halt::Remote(error) => Box::pin(self.judge(&slot, &error)).await,
             };
             drop(slot);
             debug!(path = %display::path(&self.job.version.candidate.absolute()), attempt = self.attempts, why = trouble.why, "attempt failed");

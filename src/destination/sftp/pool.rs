@@ -21,7 +21,7 @@ use crate::domain::Backoff;
 /// Connections where the user names no number.
 const ADAPTIVE_CONNECTIONS: u16 = 4;
 /// Files in flight on each connection, at least and at most, where the round trip decides.
-const FILES: std::ops::RangeInclusive<u16> = 64..=512;
+const FILES: std::ops::RangeInclusive<u16> = 48..=512;
 /// What a server works on one small file, roughly; a round trip is filled with others.
 const WORK_PER_FILE: Duration = Duration::from_micros(100);
 /// Round trips that a small file takes: OPEN; its bytes and CLOSE; RENAME.
@@ -589,7 +589,7 @@ mod tests {
     #[test]
     fn files_in_flight_follow_the_round_trip() {
         let files = |micros| files_for(Duration::from_micros(micros));
-        assert_eq!([files(0), files(100), files(5_000), files(50_000)], [64, 64, 150, 512]);
+        assert_eq!([files(0), files(100), files(5_000), files(50_000)], [48, 48, 150, 512]);
         assert_eq!(files_for(Duration::from_secs(3_600)), 512);
     }
 }
