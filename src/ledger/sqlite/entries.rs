@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
+use super::entry_id::EntryId;
 use super::error::Failure;
 use super::presence::Owners;
-use crate::domain::{FileKey, Fingerprint, KeyId, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
+use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
 use crate::ledger::{Claim, ClaimReply, ClaimRequest, Record, Release, Staged};
 
 /// The entries as one transaction sees them.
@@ -53,7 +54,7 @@ impl Entries<'_> {
         left: usize,
     ) -> Result<ClaimReply, Failure> {
         let ClaimRequest { key, local_path, remote: requested, repeat } = request;
-        let id = key.id();
+        let id = EntryId::of(&key);
         let Some(standing) = self.standing(id)? else {
             let token = self.next_token(tokens, left)?;
             self.insert(id, &key, &local_path, &requested, token)?;
@@ -87,7 +88,7 @@ impl Entries<'_> {
 
     fn insert(
         &self,
-        id: KeyId,
+        id: EntryId,
         key: &FileKey,
         local_path: &std::path::Path,
         remote: &RemotePath,
@@ -99,7 +100,7 @@ impl Entries<'_> {
                  owner, staged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'claimed', ?9, ?10, ?11, ?12)",
             )?
             .execute(params![
-                id.0,
+                id,
                 &*key.destination,
                 &*key.source,
                 key.path,
@@ -114,12 +115,12 @@ impl Entries<'_> {
             ])
     }
 
-    pub(super) fn standing(&self, id: KeyId) -> rusqlite::Result<Option<Standing>> {
+    pub(super) fn standing(&self, id: EntryId) -> rusqlite::Result<Option<Standing>> {
         self.connection
             .prepare_cached(
                 "SELECT seq, remote, owner, staged, attempts, record_remote, record_sha256, recorded_at FROM entry WHERE id = ?1",
             )?
-            .query_row([id.0], |row| {
+            .query_row([id], |row| {
                 let record = match (row.get::<_, Option<String>>(5)?, row.get(6)?, row.get(7)?) {
                     (Some(remote), Some(sha256), Some(recorded_at)) => Some(Record {
                         remote: RemotePath::new(remote),
@@ -157,11 +158,11 @@ impl Entries<'_> {
     }
 
     /// At least half a lease stands when this succeeds: the entry is still ours, so nobody minds the extension.
-    pub(super) fn confirm(&self, id: KeyId, token: Token) -> Changed {
+    pub(super) fn confirm(&self, id: EntryId, token: Token) -> Changed {
         let ours = self
             .connection
             .prepare_cached("SELECT 1 FROM entry WHERE id = ?1 AND token = ?2 AND owner = ?3")?
-            .exists(params![id.0, token.0 as i64, blob(self.owner)])?;
+            .exists(params![id, token.0 as i64, blob(self.owner)])?;
         if !ours {
             return Err(Failure::LeaseLost);
         }
@@ -176,7 +177,7 @@ impl Entries<'_> {
         Ok(())
     }
 
-    pub(super) fn record(&self, id: KeyId, token: Token, record: &Record) -> Changed {
+    pub(super) fn record(&self, id: EntryId, token: Token, record: &Record) -> Changed {
         let changed = self
             .connection
             .prepare_cached(
@@ -187,14 +188,14 @@ impl Entries<'_> {
                 record.remote.as_str(),
                 record.sha256.0,
                 record.recorded_at.timestamp_micros(),
-                id.0,
+                id,
                 token.0 as i64,
                 blob(self.owner),
             ])?;
         fenced(changed)
     }
 
-    pub(super) fn release(&self, id: KeyId, token: Token, release: &Release) -> Changed {
+    pub(super) fn release(&self, id: EntryId, token: Token, release: &Release) -> Changed {
         let (state, reason, attempts, staged) = match release {
             Release::Failed { reason, attempts, staged } => ("failed", Some(reason), Some(*attempts), *staged),
             Release::Unfinished { attempts, staged } => ("claimed", None, Some(*attempts), *staged),
@@ -206,7 +207,7 @@ impl Entries<'_> {
                 .prepare_cached(
                     "DELETE FROM entry WHERE id = ?1 AND token = ?2 AND owner = ?3 AND recorded_at IS NULL",
                 )?
-                .execute(params![id.0, token.0 as i64, blob(self.owner)])?;
+                .execute(params![id, token.0 as i64, blob(self.owner)])?;
             if deleted > 0 {
                 return Ok(());
             }
@@ -221,16 +222,16 @@ impl Entries<'_> {
             )?
             .execute(named_params! {
                 ":state": state, ":reason": reason, ":attempts": attempts, ":keep": staged == Staged::Maybe,
-                ":id": id.0, ":token": token.0 as i64, ":owner": blob(self.owner),
+                ":id": id, ":token": token.0 as i64, ":owner": blob(self.owner),
             })?;
         fenced(changed)
     }
 
-    pub(super) fn disposing(&mut self, id: KeyId) -> Changed {
+    pub(super) fn disposing(&mut self, id: EntryId) -> Changed {
         let found = self
             .connection
             .prepare_cached("SELECT seq, owner, disposer FROM entry WHERE id = ?1 AND recorded_at IS NOT NULL")?
-            .query_row([id.0], |row| Ok((row.get::<_, i64>(0)?, owner_at(row, 1)?, owner_at(row, 2)?)))
+            .query_row([id], |row| Ok((row.get::<_, i64>(0)?, owner_at(row, 1)?, owner_at(row, 2)?)))
             .optional()?;
         let Some((seq, owner, disposer)) = found else { return Err(Failure::LeaseLost) };
         if disposer == Some(self.owner) && owner.is_none() {
@@ -247,10 +248,10 @@ impl Entries<'_> {
         Ok(())
     }
 
-    pub(super) fn disposed(&self, id: KeyId) -> Changed {
+    pub(super) fn disposed(&self, id: EntryId) -> Changed {
         self.connection
             .prepare_cached("UPDATE entry SET disposer = NULL WHERE id = ?1 AND disposer IS NOT NULL")?
-            .execute([id.0])?;
+            .execute([id])?;
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! The embedded ledger: one SQLite database, shared by the processes of one host.
 //!
 //! - `writer`: the thread that owns the connections, and group commit
-//! - `entries`: claims and records; `listing`: what a new run looks after; `rows`: this run's summary
+//! - `entries`: claims and records, found by `entry_id`; `listing`: what a new run looks after; `rows`: this run's summary
 //! - `presence`: which owners live; `location` and `schema`: where the database may stand and what is in it
 
 use std::fs::{self, OpenOptions};
@@ -14,7 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::*;
-use error::{sqlite, system};
+use entry_id::EntryId;
+use error::{sqlite, system, unavailable};
 use listing::AgeCursor;
 use location::Presence;
 use presence::Owners;
@@ -23,6 +24,7 @@ use schema::Durability;
 use writer::{Phase, Store, Transaction, Writer};
 
 mod entries;
+mod entry_id;
 mod error;
 mod listing;
 mod location;
@@ -91,6 +93,13 @@ impl SqliteLedger {
             create_private_file(&path)?;
         }
         let connection = schema::connect(&path, Durability::Durable)?;
+        if schema::is_outdated(&path, &connection)? && owners.listed(&path)?.any(|owner| owners.holds_lock(owner)) {
+            return Err(unavailable(
+                &path,
+                "an earlier version of this program has it in use, and this one would change its layout; \
+                 run this again when that has ended",
+            ));
+        }
         schema::prepare(&path, &connection, Durability::Durable)?;
         owners.sweep(&path)?;
         let lock = owners.register(&path, config.owner)?;
@@ -200,27 +209,27 @@ impl Ledger for SqliteLedger {
     }
 
     async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError> {
-        let (id, token) = (claim.key.id(), claim.token);
+        let (id, token) = (EntryId::of(&claim.key), claim.token);
         self.writer.call(move |store| store.entries()?.confirm(id, token)).await
     }
 
     async fn record(&self, claim: &Claim, record: Record) -> Result<(), LedgerError> {
-        let (id, token) = (claim.key.id(), claim.token);
+        let (id, token) = (EntryId::of(&claim.key), claim.token);
         self.writer.call(move |store| store.entries()?.record(id, token, &record)).await
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<(), LedgerError> {
-        let (id, token) = (claim.key.id(), claim.token);
+        let (id, token) = (EntryId::of(&claim.key), claim.token);
         self.writer.call(move |store| store.entries()?.release(id, token, &release)).await
     }
 
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError> {
-        let id = key.id();
+        let id = EntryId::of(key);
         self.writer.call(move |store| store.entries()?.disposing(id)).await
     }
 
     async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError> {
-        let id = key.id();
+        let id = EntryId::of(key);
         self.writer.call(move |store| store.entries()?.disposed(id)).await
     }
 
@@ -228,7 +237,9 @@ impl Ledger for SqliteLedger {
         self.writer
             .call(move |store| {
                 let entries = store.entries()?;
-                keys.iter().map(|key| Ok(entries.standing(key.id())?.and_then(|standing| standing.record))).collect()
+                keys.iter()
+                    .map(|key| Ok(entries.standing(EntryId::of(key))?.and_then(|standing| standing.record)))
+                    .collect()
             })
             .await
     }

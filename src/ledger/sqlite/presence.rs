@@ -87,21 +87,23 @@ impl Owners {
         }
     }
 
-    /// Removes what dead owners left in the directory. To be called while [`Owners::enter`]'s lock is held.
-    pub(super) fn sweep(&self, ledger: &Path) -> Result<(), LedgerError> {
+    /// The owners that have a file in the directory, some of them more than once.
+    pub(super) fn listed(&self, ledger: &Path) -> Result<impl Iterator<Item = OwnerId> + use<>, LedgerError> {
         let failed = |error: io::Error| system(ledger, "listing the owners' locks", &error);
-        for file in fs::read_dir(&self.directory).map_err(failed)? {
-            let name = file.map_err(failed)?.file_name();
-            let Some(name) = name.to_str() else { continue };
-            let id = name.strip_suffix(".rows").unwrap_or(name);
+        let names: Vec<_> =
+            fs::read_dir(&self.directory).and_then(Iterator::collect::<io::Result<Vec<_>>>).map_err(failed)?;
+        Ok(names.into_iter().filter_map(|file| {
+            let name = file.file_name().into_string().ok()?;
+            let id = name.strip_suffix(".rows").unwrap_or(&name);
             // Only names of the form we make.
             let ours = id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-            if let Some(owner) = ours.then(|| u128::from_str_radix(id, 16).ok()).flatten().map(OwnerId)
-                && !self.holds_lock(owner)
-            {
-                self.forget(owner);
-            }
-        }
+            ours.then(|| u128::from_str_radix(id, 16).ok()).flatten().map(OwnerId)
+        }))
+    }
+
+    /// Removes what dead owners left in the directory. To be called while [`Owners::enter`]'s lock is held.
+    pub(super) fn sweep(&self, ledger: &Path) -> Result<(), LedgerError> {
+        self.listed(ledger)?.filter(|owner| !self.holds_lock(*owner)).for_each(|owner| self.forget(owner));
         Ok(())
     }
 

@@ -8,14 +8,15 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use rand::TryRng;
 use rusqlite::{Connection, OpenFlags};
 
+use super::entry_id;
 use super::error::{sqlite, unusable};
 use super::location::Presence;
 use crate::ledger::LedgerError;
 
 /// `PRAGMA application_id`: "arcv" in ASCII. Tells our databases from others'.
 pub(super) const APPLICATION_ID: i32 = 0x6172_6376;
-/// `PRAGMA user_version`.
-const VERSION: i32 = 1;
+/// `PRAGMA user_version`. Schema 1 had entries under their key's id alone.
+const VERSION: i32 = 2;
 /// How long a process waits for another's transaction.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Every statement the ledger prepares stays prepared.
@@ -24,7 +25,7 @@ const CACHED_STATEMENTS: usize = 64;
 /// Numbers without a sign (inode, size) are stored as the signed number of the same bits. Times of records are
 /// microseconds since the Unix epoch, leases milliseconds. Paths are raw bytes.
 ///
-/// `entry.remote` is the path of the current or next upload; the `record_` columns are what was archived last, and
+/// `entry.id` is an [`entry_id::EntryId`]. `entry.remote` is the path of the current or next upload; the `record_` columns are what was archived last, and
 /// stay while a forced repetition is under way. `staged` lists the tokens, comma-separated and ascending, whose
 /// temporary names may stand on the server. `owner` is set while claimed; whether that owner lives is another
 /// question. `disposer` is the owner that began to dispose of the local file. The states are compared one by one because
@@ -115,6 +116,11 @@ pub(super) fn prepare(path: &Path, connection: &Connection, durability: Durabili
             .map_err(failed)?;
     }
     refuse_foreign_connection(path, connection)?;
+    if is_outdated(path, connection)? {
+        connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+        entry_id::refile(connection).map_err(failed)?;
+        connection.execute_batch(&format!("PRAGMA user_version = {VERSION}; COMMIT;")).map_err(failed)?;
+    }
     match durability {
         Durability::Durable => {
             let mode: String =
@@ -135,6 +141,12 @@ pub(super) fn prepare(path: &Path, connection: &Connection, durability: Durabili
         }
         Durability::Scratch => scratch(connection).map_err(failed),
     }
+}
+
+/// Whether [`prepare`] will change the layout, so that no earlier version of this program may have the database open.
+pub(super) fn is_outdated(path: &Path, connection: &Connection) -> Result<bool, LedgerError> {
+    let version = pragma(connection, "user_version").map_err(|error| sqlite(path, &error))?;
+    Ok((1..VERSION).contains(&version))
 }
 
 /// Settings of a database that nobody else opens and nobody wants after a crash.

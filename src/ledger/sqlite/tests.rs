@@ -97,6 +97,49 @@ fn reason(result: Result<SqliteLedger, LedgerError>) -> String {
     }
 }
 
+/// Files a ledger's entries as schema 1 did.
+fn downgrade(place: &Place) {
+    let database = rusqlite::Connection::open(place.path()).unwrap();
+    database.execute_batch("UPDATE entry SET id = substr(id, 5); PRAGMA user_version = 1").unwrap();
+}
+
+#[tokio::test]
+async fn a_ledger_of_schema_1_keeps_its_records() {
+    let place = Place::new();
+    let ledger = place.open();
+    // More than one page of the upgrade.
+    let names: Vec<_> = (0..2_500).map(|number| format!("{}/{number}", number % 7)).collect();
+    let requests = names.iter().map(|name| request(name, &format!("/{name}"))).collect();
+    let claims = ledger.claim(requests).await.unwrap().into_iter().map(claimed);
+    futures::future::join_all(claims.map(async |claim| {
+        ledger.record(&claim, record(claim.remote.as_str(), place.now())).await.unwrap();
+    }))
+    .await;
+    ledger.finish().await.unwrap();
+    drop(ledger);
+    downgrade(&place);
+    for dry_run in [true, false] {
+        let ledger = if dry_run { SqliteLedger::open_snapshot(place.config()).unwrap() } else { place.open() };
+        let records = ledger.recorded(names.iter().map(|name| key(name)).collect()).await.unwrap();
+        for (name, found) in names.iter().zip(records) {
+            assert_eq!(found, Some(record(&format!("/{name}"), place.now())), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_of_schema_1_that_is_in_use_is_left_alone() {
+    let place = Place::new();
+    let earlier = place.open();
+    downgrade(&place);
+    match SqliteLedger::open(place.config()) {
+        Err(LedgerError::Unavailable { reason, .. }) => assert!(reason.contains("earlier version"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    drop(earlier);
+    place.open();
+}
+
 #[tokio::test]
 async fn only_this_user_may_read_it_and_a_finished_run_leaves_one_file() {
     let place = Place::new();
