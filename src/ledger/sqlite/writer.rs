@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
@@ -18,6 +19,10 @@ use crate::ledger::{Clock, LedgerError};
 
 /// The most calls that share one commit.
 const BATCH: usize = 512;
+
+/// How long calls are gathered for one commit: less than a disk takes to synchronise, and more than the next reply of a
+/// server takes to come.
+const GATHER: Duration = Duration::from_millis(2);
 
 /// All that the thread owns.
 pub(super) struct Store {
@@ -121,6 +126,14 @@ impl Store {
     fn serve(mut self, mut calls: mpsc::Receiver<Box<dyn Call>>) {
         let mut batch = Vec::with_capacity(BATCH);
         while calls.blocking_recv_many(&mut batch, BATCH) > 0 {
+            if batch.len() > 1 {
+                gather();
+                while batch.len() < BATCH
+                    && let Ok(call) = calls.try_recv()
+                {
+                    batch.push(call);
+                }
+            }
             self.run(&mut batch);
         }
         // The rows are this process's alone, whether it finished or not.
@@ -131,6 +144,13 @@ impl Store {
             tracing::debug!(%error, "the run's rows stay until the next start");
         }
     }
+}
+
+/// Several callers at once are the sign of many more to come: a moment later, one commit does for most of them. A caller
+/// that is alone is not kept waiting.
+#[expect(clippy::disallowed_methods, reason = "the ledger's own thread, which has nothing else to do")]
+fn gather() {
+    thread::sleep(GATHER);
 }
 
 /// A call on its way through the thread.
