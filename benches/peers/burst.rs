@@ -49,7 +49,7 @@ impl Scale {
         let usage = watching.usage()?;
         let scans = watching.lines_with("scanning")?;
         let overflows = watching.lines_with("Overflow")?;
-        watching.end()?;
+        watching.end(self.bound)?;
 
         let mut table = Table::new(&["what", "figure"]);
         let mut line = |what: &str, figure: String| table.push([what.to_owned(), figure]);

@@ -14,7 +14,7 @@ use crate::process::{Cost, Process, Waited};
 use crate::racers::ARCHIVER;
 use crate::rows::{Findings, Sizes};
 use crate::site::{Dirs, Site};
-use crate::workload::{Tree, number};
+use crate::workload::{Tree, number, size};
 use crate::{place, statistics, verify};
 
 const MIB: f64 = (1 << 20) as f64;
@@ -111,7 +111,7 @@ impl Growth {
             ),
         ];
         Ok(Findings {
-            title: format!("files of {} bytes, {} in a directory", largest.bytes, largest.per_directory),
+            title: format!("files of {}, {} in a directory", size(largest.bytes), largest.per_directory),
             table,
             commands: vec![(ARCHIVER.name.into(), ARCHIVER.script.into())],
             verdicts,

@@ -97,11 +97,11 @@ impl<'a> Watching<'a> {
     }
 
     /// Asks it to end, and looks whether everything has arrived as it should.
-    pub fn end(mut self) -> Result<()> {
+    pub fn end(mut self, patience: Duration) -> Result<()> {
         self.process.signal(Signal::TERM)?;
-        match self.process.wait(PATIENCE)? {
+        match self.process.wait(patience)? {
             Waited::Ended(status, _) => ensure!(status.success(), "{status}\n{}", self.process.said()),
-            Waited::Running => bail!("it did not end within {PATIENCE:?} of SIGTERM"),
+            Waited::Running => bail!("it did not end within {patience:?} of SIGTERM"),
         }
         verify::same(&self.dirs.source, &self.dirs.target, &verify::dated(&self.dirs.target)?).map(drop)
     }
@@ -129,7 +129,7 @@ pub fn nothing(watching: &Watching, during: Duration) -> Result<Rest> {
     Ok(Rest {
         resident: after.resident,
         cpu: after.cpu.saturating_sub(before.cpu),
-        switches: after.switches - before.switches,
+        switches: after.switches_since(&before),
         during,
     })
 }
@@ -175,7 +175,7 @@ impl Idle {
         watching.rest()?;
         let rest = nothing(&watching, self.look.of(args))?;
         let peak = watching.usage()?.peak;
-        watching.end()?;
+        watching.end(PATIENCE)?;
         let mut table = Table::new(&["watched", "resident MiB", "peak MiB", "CPU", "context switches/s"]);
         table.push([
             self.tree.to_string(),
@@ -249,7 +249,7 @@ impl Lag {
             ensure!(Instant::now() < end, "{} files did not arrive:\n{}", waiting.len(), watching.process.said());
             collect(&mut watching.arrivals, &mut waiting, &mut lags, Instant::now() + LOOK)?;
         }
-        watching.end()?;
+        watching.end(PATIENCE)?;
         Ok(lags)
     }
 }

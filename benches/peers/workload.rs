@@ -133,7 +133,8 @@ pub fn number(number: u64) -> String {
     text
 }
 
-fn size(bytes: u64) -> String {
+/// `13 KiB`
+pub fn size(bytes: u64) -> String {
     match bytes {
         _ if bytes >= 1 << 30 && bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes >> 30),
         _ if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) => format!("{} MiB", bytes >> 20),
