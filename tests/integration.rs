@@ -23,6 +23,8 @@ mod embedded_protocol;
 mod ledger;
 #[path = "integration/push.rs"]
 mod push;
+#[path = "integration/relay.rs"]
+mod relay;
 #[path = "integration/serve.rs"]
 mod serve;
 #[path = "integration/session.rs"]
