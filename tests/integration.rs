@@ -1,6 +1,8 @@
 //! All integration tests in one binary: a module per feature, real servers, nothing shared.
 #[path = "integration/architecture.rs"]
 mod architecture;
+#[path = "integration/bench.rs"]
+mod bench;
 #[path = "integration/check.rs"]
 mod check;
 #[path = "integration/cli.rs"]

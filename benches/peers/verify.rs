@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::stop;
+use super::stop;
 
 const BLOCK: usize = 256 * 1024;
 
