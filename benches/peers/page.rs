@@ -29,7 +29,7 @@ const METHOD: &str = "\
 - Everything that the archiver does by default is on: the ledger, hashing, the check of what arrived, the rename to the
   final name. Its ledger is in memory too, fresh for each run; the line *ledger on disk* has it on a real one.
 - The peers run with the best that their documentation offers for the work; the exact lines are with each row. None of
-  them keeps a record of what it sent, and all but rsync leave half a file under its final name when they are interrupted.
+  them keeps a record of what it sent, and most leave half a file under its final name when they are interrupted.
 - After **each** run, the far side is compared with the source, byte for byte: every file there, under its name, and
   nothing else. A wrong answer ends the benchmark with an error.
 - *wall s* is the median of the counted runs, *min–max* their range; a run before them warms up. *archiver ÷ tool* is the
