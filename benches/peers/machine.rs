@@ -14,7 +14,7 @@ pub struct Machine {
     pub memory_gib: u64,
     pub kernel: String,
     pub system: String,
-    /// Of the archiver and of every tool that is installed.
+    /// Of every tool that is installed.
     pub versions: Vec<(String, String)>,
 }
 
@@ -34,7 +34,7 @@ impl Machine {
             value(&memory, "MemTotal").and_then(|text| text.trim_end_matches(" kB").parse().ok()).unwrap_or(0);
         let system = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
         let name = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-        let mut versions = vec![("archiver".to_owned(), archiver())];
+        let mut versions = Vec::new();
         for (tool, command) in VERSIONS {
             versions.extend(said(command).map(|line| ((*tool).to_owned(), line)));
         }
@@ -55,8 +55,8 @@ pub fn load() -> Result<String> {
     Ok(text.split(' ').take(3).collect::<Vec<_>>().join(" "))
 }
 
-/// Version and commit, with a `+` where the checkout had changes.
-fn archiver() -> String {
+/// Version and commit of this checkout, with a `+` where it had changes.
+pub fn archiver() -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let git = |script: &str| {
         let output = Command::new("bash").args(["-c", script]).current_dir(root).output().ok()?;

@@ -28,17 +28,23 @@ const METHOD: &str = "\
   memory-backed storage, so that no disk is measured, neither to anyone's gain nor loss.
 - Everything that the archiver does by default is on: the ledger, hashing, the check of what arrived, the rename to the
   final name. Its ledger is in memory too, fresh for each run; the line *ledger on disk* has it on a real one.
-- The peers run with the best that their documentation offers for the work; the exact lines are with each row. None of
-  them keeps a record of what it sent, and most leave half a file under its final name when they are interrupted.
+- The peers run with the best that their documentation offers for the work; the exact lines are with each row. `bench`
+  is the server, `$SSH_CONFIG` has its port and its keys and nothing else. Most of the peers leave half a file under its
+  final name when they are interrupted, and none keeps a record of what it sent.
 - After **each** run, the far side is compared with the source, byte for byte: every file there, under its name, and
   nothing else. A wrong answer ends the benchmark with an error.
 - *wall s* is the median of the counted runs, *min–max* their range; a run before them warms up. *archiver ÷ tool* is the
-  median of the ratios round by round: below 1, the archiver is faster. CPU is user and system time of the client's side,
-  all of its processes together; *peak MiB* is its largest single process. What the server needs is not counted, but
-  the server shares the machine's cores with the client.
+  median of the ratios round by round: below 1, the archiver is faster. Tools that take minutes on a slow link run once. A
+  command that takes longer than 5 minutes (10 on a slow link) is ended, and shown as `>`.
+- CPU is user and system time of the client's side, all of its processes together; *peak MiB* is the largest of them.
+  The kernel never gives a lower peak than that of the harness, which is said with each row. What `watch` uses is read
+  while it runs, and has no such bound.
 - A slow link is a relay of the project's own, which delays each direction by half of the round trip and does not limit
   the bandwidth. It takes some of the machine's time, from all tools alike.
 - `cat | ssh 'cat >/dev/null'` stores nothing and is there as the limit of the cipher and of the link.
+
+**Not measured:** disks, at either end; what the server needs, which shares the machine's cores with the client; links
+that lose packets or limit the bandwidth; other servers than OpenSSH.
 
 ## Run it again
 
@@ -78,12 +84,10 @@ fn text(records: &[Record]) -> Result<String> {
         for note in &record.notes {
             writeln!(page, "- {note}")?;
         }
+        let Record { measured_at, archiver, load, .. } = record;
+        writeln!(page, "- {measured_at}, archiver {archiver}; load average before it: {load}")?;
         let floor = record.floor as f64 / f64::from(1 << 20);
-        writeln!(
-            page,
-            "- {}, load before it {}; no peak can show below {floor:.1} MiB\n",
-            record.measured_at, record.load
-        )?;
+        writeln!(page, "- no peak in this row could show below {floor:.1} MiB (see below)\n")?;
         writeln!(page, "```sh")?;
         for (name, command) in &record.commands {
             writeln!(page, "# {name}\n{command}")?;

@@ -17,6 +17,8 @@ pub struct Record {
     pub title: String,
     /// RFC 3339, in UTC.
     pub measured_at: String,
+    /// Version and commit.
+    pub archiver: String,
     pub machine: Machine,
     /// The load average before it, for it says whether the machine was busy with something else.
     pub load: String,

@@ -287,6 +287,7 @@ impl Row {
             row: self.name.into(),
             title,
             measured_at,
+            archiver: machine::archiver(),
             machine: Machine::here()?,
             load,
             floor: process::own_peak()?,
