@@ -19,6 +19,8 @@ use crate::watching::{WATCH, Watching, nothing, write_file};
 use crate::workload::{Tree, noise, number};
 
 const MIB: f64 = (1 << 20) as f64;
+/// The last scan of so large a tree takes longer than the default, and what it would find is to be found.
+const LONG_GRACE: &str = "--grace 10m";
 const LOOK: Duration = Duration::from_millis(200);
 
 pub struct Scale {
@@ -41,7 +43,7 @@ impl Scale {
         let mut push = site.command(ARCHIVER.script, ARCHIVER.binary, site.port(), &dirs)?;
         process::run(&mut push, &site.errors(), self.bound)?.context("the first push took too long")?;
 
-        let (mut watching, ready) = Watching::start(site, &dirs, "", self.bound)?;
+        let (mut watching, ready) = Watching::start(site, &dirs, LONG_GRACE, self.bound)?;
         let rested = watching.rest()?;
         let before = watching.usage()?;
         let rest = nothing(&watching, self.idle.of(args))?;
@@ -49,7 +51,7 @@ impl Scale {
         let usage = watching.usage()?;
         let scans = watching.lines_with("scanning")?;
         let overflows = watching.lines_with("Overflow")?;
-        watching.end(self.bound)?;
+        let ended = watching.end(self.bound)?;
 
         let mut table = Table::new(&["what", "figure"]);
         let mut line = |what: &str, figure: String| table.push([what.to_owned(), figure]);
@@ -65,18 +67,22 @@ impl Scale {
         line("burst: lag p99", format!("{:.2} s", percentile(&lags, 99.0)));
         line("burst: lag max", format!("{:.2} s", largest(&lags)));
         line("burst: scans (of them after an overflow)", format!("{scans} ({overflows})"));
+        line("SIGTERM to the end, a last scan included", seconds(ended));
         line("peak", format!("{:.1} MiB", usage.peak as f64 / MIB));
         Ok(Findings {
             title: format!("{tree}, all archived before, then {} new ones", number(burst)),
             table,
-            commands: vec![(ARCHIVER.name.into(), ARCHIVER.script.into()), ("archiver watch".into(), WATCH.into())],
+            commands: vec![
+                (ARCHIVER.name.into(), ARCHIVER.script.into()),
+                ("archiver watch".into(), format!("{WATCH} {LONG_GRACE}")),
+            ],
             verdicts: vec![Findings::verdict("the burst is archived completely".into(), "all of it".into(), true)],
             notes: vec!["settle is the default, 2 s, and part of every lag".into()],
             samples: json!({
                 "ready_s": ready.as_secs_f64(), "rest_s": rested.as_secs_f64(), "rest": rest.json(),
                 "written_s": written.as_secs_f64(), "archived_s": archived.as_secs_f64(),
                 "lag_s": {"p50": median(&lags), "p99": percentile(&lags, 99.0), "max": largest(&lags)},
-                "scans": scans, "overflows": overflows, "peak_bytes": usage.peak,
+                "ended_s": ended.as_secs_f64(), "scans": scans, "overflows": overflows, "peak_bytes": usage.peak,
             }),
         })
     }

@@ -96,14 +96,17 @@ impl<'a> Watching<'a> {
         self.process.lines_with(text)
     }
 
-    /// Asks it to end, and looks whether everything has arrived as it should.
-    pub fn end(mut self, patience: Duration) -> Result<()> {
+    /// Asks it to end, and looks whether everything has arrived as it should. Says how long it took to end.
+    pub fn end(mut self, patience: Duration) -> Result<Duration> {
+        let asked = Instant::now();
         self.process.signal(Signal::TERM)?;
         match self.process.wait(patience)? {
             Waited::Ended(status, _) => ensure!(status.success(), "{status}\n{}", self.process.said()),
             Waited::Running => bail!("it did not end within {patience:?} of SIGTERM"),
         }
-        verify::same(&self.dirs.source, &self.dirs.target, &verify::dated(&self.dirs.target)?).map(drop)
+        let took = asked.elapsed();
+        verify::same(&self.dirs.source, &self.dirs.target, &verify::dated(&self.dirs.target)?)?;
+        Ok(took)
     }
 }
 
