@@ -25,6 +25,7 @@ mod record;
 #[allow(dead_code, reason = "the tests use more of it")]
 mod relay;
 mod rows;
+mod run;
 mod scale;
 mod site;
 mod statistics;
@@ -34,7 +35,7 @@ mod watching;
 mod workload;
 
 fn main() -> ExitCode {
-    match rows::run(args::parse()) {
+    match run::run(args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");

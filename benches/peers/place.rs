@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
 use crate::workload::number;
@@ -17,6 +17,11 @@ pub struct Place {
     directory: TempDir,
     in_memory: bool,
 }
+
+/// A row is too large for this machine as it is now.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoRoom(String);
 
 impl Place {
     pub fn make() -> Result<Self> {
@@ -35,24 +40,24 @@ impl Place {
         self.in_memory
     }
 
-    /// Whether so many bytes and inodes fit; the error says what is missing.
+    /// Whether so many bytes and inodes fit; fails with [`NoRoom`] where they do not.
     pub fn has_room_for(&self, (bytes, inodes): (u64, u64)) -> Result<()> {
         let free = rustix::fs::statvfs(self.path())?;
         let mut room = free.f_bavail * free.f_frsize;
         if self.in_memory {
             room = room.min(available_memory()?);
         }
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
-        ensure!(
-            bytes + SPARE <= room,
-            "{:.1} GiB needed, and {:.1} GiB to spare, but {} has {:.1} GiB",
-            gib(bytes),
-            gib(SPARE),
-            self.name(),
-            gib(room)
-        );
-        let (needed, left) = (number(inodes), number(free.f_favail));
-        ensure!(inodes <= free.f_favail, "{needed} inodes needed, but {} has {left}", self.name());
+        let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30));
+        if bytes + SPARE > room {
+            let (needed, room) = (gib(bytes), gib(room));
+            return Err(
+                NoRoom(format!("{needed} needed and {} to spare, but {} has {room}", gib(SPARE), self.name())).into()
+            );
+        }
+        if inodes > free.f_favail {
+            let (needed, left) = (number(inodes), number(free.f_favail));
+            return Err(NoRoom(format!("{needed} inodes needed, but {} has {left}", self.name())).into());
+        }
         Ok(())
     }
 

@@ -131,6 +131,9 @@ impl Target {
             Some(ratio) => {
                 Verdict { target, measured: format!("{ratio:.3}"), outcome: Outcome::of(ratio <= self.at_most) }
             }
+            None if ours.gave_up => {
+                Verdict { target, measured: "archiver was ended".into(), outcome: Outcome::NotReached }
+            }
             // A peer that did not come to an end was beaten by more than anyone can say.
             None if peer.is_some_and(|peer| peer.gave_up) => {
                 Verdict { target, measured: "the peer was ended".into(), outcome: Outcome::Reached }

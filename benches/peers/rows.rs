@@ -1,21 +1,19 @@
-//! The rows of the report, with every size in one table, and the run through them.
+//! The rows of the report, with every size in one table.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::Result;
 
 use crate::args::Args;
 use crate::burst::Scale;
-use crate::machine::{self, Machine};
 use crate::markdown::Table;
 use crate::race::{Race, Target};
 use crate::racers::{self, Racer};
-use crate::record::{Outcome, Record, Standing, Verdict};
+use crate::record::{Outcome, Verdict};
 use crate::scale::{Growth, Memory};
 use crate::site::Site;
 use crate::watching::{Idle, Lag};
 use crate::workload::Tree;
-use crate::{link, page, process, stop};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -224,85 +222,28 @@ const fn row(name: &'static str, about: &'static str, work: Work) -> Row {
     Row { name, about, work, when: When::Always }
 }
 
-/// Does what was asked for.
-pub fn run(args: Args) -> Result<()> {
-    if let (Some(port), Some(ms)) = (args.relay, args.one_way_ms) {
-        return link::be(port, Duration::from_millis(ms));
-    }
-    if args.list {
-        ROWS.iter().for_each(|row| println!("{}", row.line()));
-        return Ok(());
-    }
-    if args.render {
-        return page::write();
-    }
-    let Some(binary) = args.binary() else {
-        // `cargo bench` and `cargo test --all-targets` start every benchmark, and this one takes an hour.
-        println!("The benchmark beside peers is run with scripts/bench.");
-        return Ok(());
-    };
-    let chosen = choose(&args.only)?;
-    stop::listen()?;
-    process::adopt_orphans()?;
-    let site = Site::make(binary, args.against.as_deref())?;
-    if !site.place.in_memory() {
-        eprintln!("bench: /dev/shm is not in memory here; the disk of {} is measured too", site.place.name());
-    }
-    for row in chosen {
-        row.measure(&site, &args).with_context(|| format!("row {}", row.name))?;
-    }
-    if args.write { page::write() } else { Ok(()) }
-}
-
-/// The rows of these names, or all but the optional ones.
-fn choose(only: &[String]) -> Result<Vec<&'static Row>> {
-    if let Some(unknown) = only.iter().find(|name| ROWS.iter().all(|row| row.name != name.as_str())) {
-        bail!("there is no row `{unknown}`; `scripts/bench --list` names them");
-    }
-    let named = |row: &Row| only.iter().any(|name| name == row.name);
-    Ok(ROWS.iter().filter(|row| if only.is_empty() { row.when == When::Always } else { named(row) }).collect())
-}
-
 impl Row {
-    fn line(&self) -> String {
-        let optional = if self.when == When::Named { " (only where it is named)" } else { "" };
-        format!("{:16} {}{optional}", self.name, self.about)
+    /// Whether it is measured where these rows are asked for; without any, all but the optional ones are.
+    pub fn is_asked_for(&self, only: &[String]) -> bool {
+        if only.is_empty() { self.when == When::Always } else { only.iter().any(|name| name == self.name) }
     }
 
-    fn measure(&self, site: &Site, args: &Args) -> Result<()> {
-        let load = machine::load()?;
-        let measured_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-        eprintln!("bench: {} …", self.name);
-        let findings = match &self.work {
+    pub fn measure(&self, site: &Site, args: &Args) -> Result<Findings> {
+        match &self.work {
             Work::Race(race) => race.run(site, args),
             Work::Memory(memory) => memory.run(site, args),
             Work::Growth(growth) => growth.run(site, args),
             Work::Idle(idle) => idle.run(site, args),
             Work::Lag(lag) => lag.run(site, args),
             Work::Scale(scale) => scale.run(site, args),
-        }?;
-        ensure!(!findings.table.lines.is_empty(), "nothing was measured");
-        let Findings { title, table, commands, verdicts, notes, samples } = findings;
-        let record = Record {
-            row: self.name.into(),
-            title,
-            measured_at,
-            archiver: machine::archiver(),
-            machine: Machine::here()?,
-            load,
-            floor: process::own_peak()?,
-            table,
-            commands,
-            verdicts,
-            notes,
-            samples,
-        };
-        println!("## {}: {}\n\n{record}", self.name, record.title);
-        let part = args.quick || args.peers.is_some() || args.archiver.is_some() || args.against.is_some();
-        let standing = if part { Standing::Trial } else { Standing::Whole };
-        eprintln!("bench: {} is in {}", self.name, record.save(standing)?.display());
-        site.place.fresh("in")?;
-        Ok(())
+        }
+    }
+}
+
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let optional = if self.when == When::Named { " (only where it is named)" } else { "" };
+        write!(f, "{:16} {}{optional}", self.name, self.about)
     }
 }
 
