@@ -55,7 +55,7 @@ scripts/bench --only small,large     # some rows; --list names them
 scripts/bench --write                # measures, then writes this page; earlier rows keep their date
 ```
 
-The largest rows need 16 GiB of memory to spare, and say so where there is less.
+The largest rows need 13 GiB of free memory; where there is less, they are left out and it is said.
 ";
 
 /// Fails where nothing was measured yet.

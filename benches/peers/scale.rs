@@ -29,11 +29,12 @@ pub struct Memory {
 
 impl Memory {
     pub fn run(&self, site: &Site, args: &Args) -> Result<Findings> {
+        let trees = self.trees.of(args);
+        trees.iter().try_for_each(|(tree, _)| site.place.has_room_for(tree.room()))?;
         let mut table = Table::new(&["work", "peak MiB", "wall s", "CPU s"]);
         let (mut verdicts, mut samples) = (Vec::new(), Vec::new());
-        for (tree, most) in self.trees.of(args) {
+        for (tree, most) in trees {
             let source = site.place.fresh("in")?;
-            site.place.has_room_for(tree.room())?;
             tree.make(&source)?;
             let (cost, _) = push(site, &source, self.bound)?;
             let peak = cost.peak as f64 / MIB;
@@ -68,13 +69,14 @@ const FIRST_BYTE_SECONDS: f64 = 1.0;
 
 impl Growth {
     pub fn run(&self, site: &Site, args: &Args) -> Result<Findings> {
+        let trees = self.trees.of(args);
+        trees.iter().try_for_each(|(tree, _)| site.place.has_room_for(tree.room()))?;
         let mut table = Table::new(&["files", "files/s", "wall s", "files/s beyond the row above", "first byte ms"]);
-        let (mut rates, mut samples) = (Vec::<f64>::new(), Vec::new());
+        let (mut rates, mut rates_beyond, mut samples) = (Vec::<f64>::new(), Vec::new(), Vec::new());
         let mut before: Option<(u64, f64)> = None;
         let mut first_byte = 0.0;
-        for (tree, times) in self.trees.of(args) {
+        for (tree, times) in trees {
             let source = site.place.fresh("in")?;
-            site.place.has_room_for(tree.room())?;
             tree.make(&source)?;
             let (mut walls, mut firsts) = (Vec::new(), Vec::new());
             for _ in 0..args.runs.unwrap_or(*times) {
@@ -86,6 +88,7 @@ impl Growth {
             first_byte = statistics::median(&firsts);
             rates.push(tree.files as f64 / wall);
             let beyond = before.map(|(files, less)| (tree.files - files) as f64 / (wall - less));
+            rates_beyond.extend(beyond);
             table.push([
                 number(tree.files),
                 format!("{:.0}", tree.files as f64 / wall),
@@ -97,12 +100,18 @@ impl Growth {
             before = Some((tree.files, wall));
         }
         let slowest = statistics::smallest(&rates) / rates[0];
-        let (largest, _) = self.trees.of(args).last().context("there are trees")?;
+        let steady = statistics::smallest(&rates_beyond) / statistics::largest(&rates_beyond);
+        let (largest, _) = trees.last().context("there are trees")?;
         let verdicts = vec![
             Findings::verdict(
                 format!("files a second at every size ≥ {SLOWER:.2} × those at the smallest"),
                 format!("{slowest:.2}"),
                 slowest >= SLOWER,
+            ),
+            Findings::verdict(
+                format!("the same without what every run needs once: slowest ≥ {SLOWER:.2} × fastest"),
+                format!("{steady:.2}"),
+                steady >= SLOWER,
             ),
             Findings::verdict(
                 format!("first byte at {} files within {FIRST_BYTE_SECONDS} s", number(largest.files)),
