@@ -71,7 +71,7 @@ impl Race {
                 }
             }
         }
-        Ok(self.findings(tree, &field, rounds, notes))
+        Ok(self.findings(tree, &field, notes))
     }
 
     /// Who takes part; `notes` hears of those who do not.
@@ -93,17 +93,20 @@ impl Race {
         field
     }
 
-    fn findings(&self, tree: Tree, field: &[Runs], rounds: u32, mut notes: Vec<String>) -> Findings {
+    fn findings(&self, tree: Tree, field: &[Runs], mut notes: Vec<String>) -> Findings {
         let ours = &field[0];
         let mut table = Table::new(&["tool", "wall s", "min–max", "archiver ÷ tool", "CPU s", "peak MiB", "runs"]);
-        for runs in field {
-            table.push(runs.line(ours, self.bound));
-            if runs.racer.pace == Pace::Slow && rounds > 1 {
-                notes.push(format!("{} ran once, with no run before it to warm up: it is slow", runs.racer.name));
-            }
-            if runs.racer.lands == Lands::Nowhere {
-                notes.push(format!("{} stores nothing, so nothing of it is verified", runs.racer.name));
-            }
+        field.iter().for_each(|runs| table.push(runs.line(ours, self.bound)));
+        let names = |of: fn(&Racer) -> bool| {
+            let racers = field.iter().map(|runs| &runs.racer).filter(|racer| of(racer));
+            racers.map(|racer| racer.name).collect::<Vec<_>>().join("; ")
+        };
+        let (slow, unseen) = (names(|racer| racer.pace == Pace::Slow), names(|racer| racer.lands == Lands::Nowhere));
+        if !slow.is_empty() {
+            notes.push(format!("slow, and so run once without a run to warm up: {slow}"));
+        }
+        if !unseen.is_empty() {
+            notes.push(format!("stores nothing, so that nothing is verified: {unseen}"));
         }
         Findings {
             title: self.title(tree),
