@@ -1,6 +1,8 @@
 //! All integration tests in one binary: a module per feature, real servers, nothing shared.
 #[path = "integration/architecture.rs"]
 mod architecture;
+#[path = "integration/bench.rs"]
+mod bench;
 #[path = "integration/check.rs"]
 mod check;
 #[path = "integration/cli.rs"]
@@ -23,6 +25,8 @@ mod embedded_protocol;
 mod ledger;
 #[path = "integration/push.rs"]
 mod push;
+#[path = "integration/relay.rs"]
+mod relay;
 #[path = "integration/serve.rs"]
 mod serve;
 #[path = "integration/session.rs"]

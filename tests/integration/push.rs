@@ -44,6 +44,8 @@ mod refused;
 mod regressions;
 #[path = "push_select.rs"]
 mod select;
+#[path = "push_slow_link.rs"]
+mod slow_link;
 #[path = "push_stop.rs"]
 mod stop;
 #[path = "push_summary.rs"]

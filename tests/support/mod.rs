@@ -1,5 +1,6 @@
-//! Owned directories, real servers, neutral environments.
+//! Owned directories, real servers, slow links, neutral environments.
 
 pub mod embedded;
 pub mod env;
 pub mod openssh;
+pub mod relay;
