@@ -50,10 +50,11 @@ pub struct Delivery<'a> {
 
 impl Archive {
     pub fn new(pool: Pool, base: impl Into<String>, pace: std::sync::Arc<Pace>) -> Self {
+        let base = base.into();
         Self {
             pool,
-            base: base.into(),
-            directories: Directories::default(),
+            directories: Directories::new(base.clone()),
+            base,
             pace,
             attributes_refused: AtomicBool::new(false),
         }
@@ -107,6 +108,7 @@ impl Archive {
             before,
             kept: (!self.attributes_refused.load(Ordering::Relaxed)).then_some(kept),
             durability: delivery.rules.durability,
+            verify: delivery.rules.verify,
             pace: &self.pace,
             sent,
         };

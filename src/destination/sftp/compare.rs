@@ -58,7 +58,8 @@ pub async fn digest_of(
     digest
 }
 
-async fn digest_of_open(
+/// The same of an open file. All READs of a small one are sent at once, one beyond its end included.
+pub async fn digest_of_open(
     session: &Session,
     file: &RemoteFile,
     size: u64,
@@ -68,15 +69,18 @@ async fn digest_of_open(
     let mut chunks = stream::iter(offsets)
         .map(|offset| async move { read_exact(session, file, offset, (size - offset).min(step) as u32).await })
         .buffered(READS_IN_FLIGHT as usize);
-    let mut hash = Sha256::new();
-    while let Some(chunk) = chunks.next().await {
-        match chunk? {
-            Some(bytes) => hash.update(&bytes),
-            None => return Ok(None),
+    let content = async {
+        let mut hash = Sha256::new();
+        while let Some(chunk) = chunks.next().await {
+            match chunk? {
+                Some(bytes) => hash.update(&bytes),
+                None => return Ok(None),
+            }
         }
-    }
-    let beyond = session.read(file, size, 1).await?;
-    Ok(beyond.is_empty().then(|| Sha256Digest(hash.finalize().into())))
+        Ok(Some(Sha256Digest(hash.finalize().into())))
+    };
+    let (content, beyond) = futures::try_join!(content, session.read(file, size, 1))?;
+    Ok(content.filter(|_| beyond.is_empty()))
 }
 
 /// Exactly `len` bytes from `offset`, or `None` where the file ends before. READ may return less than was asked for

@@ -17,10 +17,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::auth;
 use super::host_key::{HostKeys, Lookup, PresentedKey};
-use super::session::Session;
+use super::session::{self, Session};
 use super::stream::{Head, Severable, Transport};
 use super::target::{self, Target, Timeouts, Way};
-use super::wire;
 use crate::config::settings::DestinationSettings;
 use crate::destination::DestinationError;
 use crate::domain::display;
@@ -334,7 +333,7 @@ impl Connection {
             let asked = channel.request_subsystem(true, "sftp").await;
             asked.map_err(|error| DestinationError::outage(what.clone(), error.to_string()))?;
             // As OpenSSH's own client does: the first packet does not wait for the subsystem.
-            let first = channel.data_bytes(wire::init()).await;
+            let first = channel.data_bytes(session::greeting(&self.life.server)).await;
             first.map_err(|error| DestinationError::outage(what.clone(), error.to_string()))?;
             let mut read = BytesMut::new();
             loop {

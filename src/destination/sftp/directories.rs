@@ -1,7 +1,8 @@
 //! `mkdir -p` on the server, made once per run and directory, however many files ask for it at the same time.
 //!
-//! On a slow link every round trip counts: the whole chain above a first file is looked for at once, and what is missing
-//! of it is made at once. A directory below one that was just made is made without a look.
+//! On a slow link every round trip counts: the whole chain above a first file is looked for at once, and what lies below
+//! the base made at the same time, where it stands already to no effect. A directory below one that was just made is
+//! made without a look.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,8 +20,9 @@ use crate::domain::{RemotePath, display};
 const REMEMBERED: usize = 16_384;
 
 /// The directories of one destination that are known to stand.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Directories {
+    base: String,
     known: Mutex<HashMap<String, Arc<OnceCell<Origin>>>>,
     /// Held while a chain is looked for, so that files that begin together do not all look for the same one.
     looking: tokio::sync::Mutex<()>,
@@ -34,6 +36,11 @@ enum Origin {
 }
 
 impl Directories {
+    /// Below `base` all directories are ours to make; itself and what is above it are made only where they are missing.
+    pub fn new(base: impl Into<String>) -> Self {
+        Self { base: base.into(), known: Mutex::default(), looking: tokio::sync::Mutex::default() }
+    }
+
     /// Returns once `directory` stands. Losing the race against another maker is fine.
     pub async fn ensure(&self, session: &Session, directory: &str) -> Result<(), DestinationError> {
         if is_root(directory) {
@@ -97,7 +104,20 @@ impl Directories {
             chain.push(parent);
         }
         chain.reverse();
-        let looks = join_all(chain.iter().map(|path| stands(session, path))).await;
+        let in_order = session.features().order == ReplyOrder::InOrder;
+        let looks = join_all(chain.iter().map(|path| stands(session, path)));
+        // Sent behind the looks, which therefore tell what stood before.
+        let ours = chain.iter().filter(|path| in_order && self.is_below_base(path));
+        let tries = join_all(ours.map(|path| async move { (path, session.mkdir(path.as_str()).await) }));
+        let (looks, tries) = futures::join!(looks, tries);
+        for (path, made) in &tries {
+            match made {
+                Ok(()) => self.learned(path, Origin::Made),
+                Err(error) if error.status.is_none() => return Err(error.clone()),
+                // It stands, or what is above it does not: the looks tell.
+                Err(_) => {}
+            }
+        }
         // From below: what stands above it is of no interest, and perhaps nothing that we may look at.
         let mut known = chain.len();
         for look in looks.iter().rev() {
@@ -110,21 +130,19 @@ impl Directories {
         let (found, missing) = chain.split_at(known);
         let seen = found.iter().zip(&looks).filter(|(_, look)| matches!(look, Ok(true)));
         seen.for_each(|(path, _)| self.learned(path, Origin::Found));
-        match session.features().order {
-            // One behind the other, without waiting: the last one tells.
-            ReplyOrder::InOrder => {
-                let made = join_all(missing.iter().map(|path| self.mkdir(session, path))).await;
-                for (path, made) in missing.iter().zip(made) {
-                    self.learned(path, made?);
-                }
-            }
-            ReplyOrder::Unordered => {
-                for path in missing {
-                    self.learned(path, self.mkdir(session, path).await?);
-                }
+        for path in missing {
+            if !tries.iter().any(|(tried, made)| *tried == path && made.is_ok()) {
+                self.learned(path, self.mkdir(session, path).await?);
             }
         }
         Ok(if missing.is_empty() { Origin::Found } else { Origin::Made })
+    }
+
+    fn is_below_base(&self, path: &RemotePath) -> bool {
+        match self.base.as_str() {
+            "" | "/" => true,
+            base => path.as_str().strip_prefix(base).is_some_and(|below| below.starts_with('/')),
+        }
     }
 
     fn learned(&self, path: &RemotePath, origin: Origin) {

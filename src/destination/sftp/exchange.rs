@@ -23,7 +23,9 @@ use crate::domain::display;
 const CHUNK: usize = 32 * 1024;
 
 struct Table {
-    waiting: HashMap<u32, oneshot::Sender<Reply>>,
+    waiting: HashMap<u32, (oneshot::Sender<Reply>, Instant)>,
+    /// The shortest time between a request and its reply.
+    fastest: Option<Duration>,
     /// Why there will be no more replies.
     ended: Option<String>,
     /// When the server last answered, or last took in bytes we owe it.
@@ -98,7 +100,7 @@ impl Exchange {
         patience: Duration,
         cut: CancellationToken,
     ) -> Self {
-        let table = Table { waiting: HashMap::new(), ended: None, progress: Instant::now() };
+        let table = Table { waiting: HashMap::new(), fastest: None, ended: None, progress: Instant::now() };
         let shared = Arc::new(Shared { table: Mutex::new(table), next: AtomicU32::new(1), busy: Notify::new(), cut });
         // Unbounded, because requests are queued in the order of their first poll, without waiting. What is in
         // flight is bounded by the callers, who hold a slot for each file and a fixed number of writes for each slot.
@@ -124,11 +126,12 @@ impl Exchange {
         {
             let mut table = self.shared.table();
             if table.ended.is_none() {
+                let now = Instant::now();
                 if table.waiting.is_empty() {
-                    table.progress = Instant::now();
+                    table.progress = now;
                     self.shared.busy.notify_one();
                 }
-                table.waiting.insert(id, sender);
+                table.waiting.insert(id, (sender, now));
                 // Under the lock, so that numbers go out in the order of the queue. Fails only when the sending
                 // task has ended, which also drops the other half of `receiver`.
                 let _ = self.outgoing.send(request.numbered(id));
@@ -140,6 +143,11 @@ impl Exchange {
                 DestinationError::session(what(), why)
             })
         }
+    }
+
+    /// The shortest time in which anything was answered so far.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.shared.table().fastest
     }
 
     pub fn is_ended(&self) -> bool {
@@ -167,8 +175,12 @@ async fn receive(
                     let mut table = shared.table();
                     table.progress = Instant::now();
                     let waiting = table.waiting.remove(&id);
+                    if let Some((_, asked)) = &waiting {
+                        let took = table.progress - *asked;
+                        table.fastest = Some(table.fastest.map_or(took, |fastest| fastest.min(took)));
+                    }
                     drop(table);
-                    if let Some(Err(Reply::Handle(handle))) = waiting.map(|waiting| waiting.send(reply)) {
+                    if let Some(Err(Reply::Handle(handle))) = waiting.map(|(waiting, _)| waiting.send(reply)) {
                         // Whoever opened the file has gone: nobody else will close it.
                         close_unwanted(&shared, &outgoing, &handle);
                     }

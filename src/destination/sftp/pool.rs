@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use super::breaker::{Breaker, Cause, Closed, Opened, Permit};
 use super::connect::{Connection, Connector};
-use super::ramp::{Ramp, Verdict};
+use super::ramp::{Ramp, Verdict, files_for};
 use super::session::Session;
 use crate::destination::error::Pressure;
 use crate::destination::{Consequence, DestinationError};
@@ -20,13 +20,8 @@ use crate::domain::Backoff;
 
 /// Connections where the user names no number.
 const ADAPTIVE_CONNECTIONS: u16 = 4;
-/// Files in flight on each connection, at least and at most, where the round trip decides.
-const FILES: std::ops::RangeInclusive<u16> = 48..=512;
-/// What a server works on one small file, roughly; a round trip is filled with others.
-const WORK_PER_FILE: Duration = Duration::from_micros(100);
-/// Round trips that a small file takes: OPEN; its bytes and CLOSE; RENAME.
-const ROUND_TRIPS: u32 = 3;
-
+/// How soon callers look again at a connection that has not answered yet.
+const UNMEASURED: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
     /// Most connections at a time; `None` for up to 4, each only where it gains something (see [`ramp`](super::ramp)).
@@ -139,7 +134,15 @@ struct Member {
     in_use: usize,
     /// Of these, large files.
     large: usize,
-    slots: usize,
+    /// Slots at most, for the server allows no more open handles.
+    most: usize,
+}
+
+impl Member {
+    fn slots(&self, config: &PoolConfig) -> usize {
+        let files = config.files_per_connection.unwrap_or_else(|| files_for(self.link.session.round_trip()));
+        usize::from(files.max(1)).min(self.most)
+    }
 }
 
 /// A connection and its one session.
@@ -319,12 +322,20 @@ impl Inner {
             Permit::Probe(Cause::Job) => Duty::Probe,
         };
         // Evenly, so that all connections carry their share of the work.
-        let free = state.members.iter_mut().filter(|member| member.in_use < member.slots);
+        let free = state.members.iter_mut().filter(|member| member.in_use < member.slots(&self.config));
         let free = free.min_by_key(|member| match load {
             Load::Light => (0, member.in_use),
             Load::Heavy => (member.large, member.in_use),
         });
-        let Some(member) = free else { return Look::Wait(self.grow_if_worth_it(&mut state, now)) };
+        let Some(member) = free else {
+            // Its first answer tells how many it takes, and nobody else does.
+            if self.config.files_per_connection.is_none()
+                && state.members.iter().any(|member| member.link.session.round_trip().is_none())
+            {
+                return Look::Wait(Some(now + UNMEASURED));
+            }
+            return Look::Wait(self.grow_if_worth_it(&mut state, now));
+        };
         member.in_use += 1;
         let filled = load == Load::Heavy && member.large > 0;
         member.large += usize::from(load == Load::Heavy);
@@ -402,17 +413,15 @@ impl Inner {
         match result {
             Ok(link) => {
                 let handles = link.session.features().max_open_handles;
-                let files = self.config.files_per_connection.unwrap_or_else(|| files_for(link.session.round_trip()));
-                let slots = usize::from(files.max(1));
                 // One handle is left for listing a directory.
-                let slots = handles.map_or(slots, |h| slots.min(usize::try_from(h - 1).unwrap_or(slots))).max(1);
+                let most = handles.and_then(|h| usize::try_from(h - 1).ok()).unwrap_or(usize::MAX).max(1);
                 if state.members.is_empty() {
                     state.useful = Useful::No;
                 }
                 state.proved = Proved::Yes;
                 state.ramp.joined(Instant::now());
                 if state.stopped.is_none() {
-                    state.members.push(Member { link: Arc::new(link), in_use: 0, large: 0, slots });
+                    state.members.push(Member { link: Arc::new(link), in_use: 0, large: 0, most });
                 }
                 match state.breaker.connected() {
                     Closed::Now => self.back(&mut state),
@@ -484,12 +493,6 @@ impl Inner {
             self.outage(state, Cause::Connect, &error);
         }
     }
-}
-
-/// Files in flight that keep a server busy over this round trip.
-fn files_for(round_trip: Duration) -> u16 {
-    let files = (round_trip * ROUND_TRIPS).div_duration_f64(WORK_PER_FILE);
-    (files as u16).clamp(*FILES.start(), *FILES.end())
 }
 
 /// Full milliseconds, which are enough for people.
@@ -579,17 +582,5 @@ impl Drop for Slot {
         }
         drop(state);
         self.pool.changed.notify_one();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_in_flight_follow_the_round_trip() {
-        let files = |micros| files_for(Duration::from_micros(micros));
-        assert_eq!([files(0), files(100), files(5_000), files(50_000)], [48, 48, 150, 512]);
-        assert_eq!(files_for(Duration::from_secs(3_600)), 512);
     }
 }

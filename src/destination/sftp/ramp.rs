@@ -1,7 +1,10 @@
-//! How many connections are worth having: another one is made only while the last one brought more files a second.
+//! How much at the same time is worth having.
+//!
+//! Files on one connection: as many as fill its round trip. Connections: another one is made only while the last one brought more files a second.
 //! Every connection costs the server a login and a process, and beyond what its processors and the line can take it
 //! brings nothing. Pure rules; the clock comes in.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,6 +17,13 @@ const FILES: u32 = 32;
 const GAIN: f64 = 1.1;
 /// How long a connection that gained nothing is taken for an answer.
 const CONTENT: Duration = Duration::from_secs(10);
+
+/// Files in flight on each connection, at least and at most.
+const FILES_IN_FLIGHT: RangeInclusive<u16> = 48..=512;
+/// What a server works on one small file, roughly; a round trip is filled with others.
+const WORK_PER_FILE: Duration = Duration::from_micros(100);
+/// Round trips that a small file takes: OPEN; its bytes and CLOSE; RENAME.
+const ROUND_TRIPS: u32 = 3;
 
 /// Whether another connection should be made while all places are taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,6 +82,13 @@ impl Ramp {
     }
 }
 
+/// Files in flight that keep a server busy over this round trip.
+pub fn files_for(round_trip: Option<Duration>) -> u16 {
+    let Some(round_trip) = round_trip else { return *FILES_IN_FLIGHT.start() };
+    let files = (round_trip * ROUND_TRIPS).div_duration_f64(WORK_PER_FILE);
+    (files as u16).clamp(*FILES_IN_FLIGHT.start(), *FILES_IN_FLIGHT.end())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +116,14 @@ mod tests {
         let later = now + CONTENT;
         (0..30_000).for_each(|_| ramp.counted());
         assert_eq!(ramp.verdict(3, later), Verdict::Now, "times change");
+    }
+
+    #[test]
+    fn files_in_flight_follow_the_round_trip() {
+        let files = |micros| files_for(Some(Duration::from_micros(micros)));
+        assert_eq!([files(0), files(100), files(5_000), files(50_000)], [48, 48, 150, 512]);
+        assert_eq!(files_for(Some(Duration::from_secs(3_600))), 512);
+        assert_eq!(files_for(None), 48);
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use russh::client::Msg;
-use russh::{Channel, ChannelMsg};
+use russh::{Channel, ChannelMsg, ChannelReadHalf};
 use tokio_util::sync::CancellationToken;
 
 use super::exchange::Exchange;
@@ -30,7 +30,6 @@ use crate::domain::{RemotePath, display};
 pub struct Session {
     exchange: Exchange,
     features: Features,
-    round_trip: Duration,
 }
 
 /// How a file is opened.
@@ -38,6 +37,8 @@ pub struct Session {
 pub enum OpenHow {
     /// For writing, and only if the name is free: `WRITE | CREAT | EXCL`.
     CreateNew,
+    /// The same, for reading too.
+    CreateNewReadable,
     /// For reading and writing, and only if it exists: `READ | WRITE`.
     Existing,
     Read,
@@ -107,8 +108,8 @@ pub struct FreeSpace {
 }
 
 impl Session {
-    /// Starts SFTP on a channel whose `sftp` subsystem was granted and to which INIT was sent. `buffer` holds what the
-    /// server said so far, and `server` is its SSH identification.
+    /// Starts SFTP on a channel whose `sftp` subsystem was granted and to which the [`greeting`] was sent. `buffer` holds
+    /// what the server said so far, and `server` is its SSH identification.
     pub(super) async fn start(
         channel: Channel<Msg>,
         mut buffer: BytesMut,
@@ -116,66 +117,32 @@ impl Session {
         patience: Duration,
         cut: CancellationToken,
     ) -> Result<Self, DestinationError> {
-        let what = "starting SFTP";
         let (mut read, write) = channel.split();
-        let lost = || DestinationError::session(what, "the connection was lost");
-        let packet = loop {
-            // A shell that prints at login is met here: its text is no packet.
-            let packet = wire::take_packet(&mut buffer).map_err(|error| {
-                DestinationError::refusal(what, error.to_string())
-                    .hint("look for a start-up file on the server that prints something at every login")
-            })?;
-            if let Some(packet) = packet {
-                break packet;
-            }
-            match read.wait().await {
-                Some(ChannelMsg::Data { data }) => buffer.extend_from_slice(&data),
-                Some(ChannelMsg::Eof | ChannelMsg::Close) | None => return Err(lost()),
-                Some(_) => {}
-            }
-        };
+        let packet = next_packet(&mut read, &mut buffer).await?;
         let (version, extensions) =
-            wire::version(packet).map_err(|error| DestinationError::refusal(what, error.to_string()))?;
+            wire::version(packet).map_err(|error| DestinationError::refusal(STARTING, error.to_string()))?;
         let text = |bytes: Bytes| String::from_utf8_lossy(&bytes).into_owned();
         let extensions: BTreeMap<_, _> =
             extensions.into_iter().map(|(name, value)| (text(name), text(value))).collect();
         let features = Features::new(server, version.min(wire::VERSION), extensions);
+        let mut limits = None;
+        if features.has_limits() && is_openssh(server) {
+            let reply = wire::reply(next_packet(&mut read, &mut buffer).await?);
+            let (_, reply) = reply.map_err(|error| DestinationError::session(STARTING, error.to_string()))?;
+            limits = Some(reply);
+        }
         let exchange = Exchange::start(read, write, buffer, patience, cut);
-        let mut session = Self { exchange, features, round_trip: Duration::ZERO };
-        let asked = Instant::now();
-        if session.features.has_limits() {
-            session.features = session.limits().await?;
-        } else {
-            // Any question will do, and any answer.
-            match session.realpath("").await {
-                Err(error) if error.status.is_none() => return Err(error),
-                _ => {}
-            }
+        if features.has_limits() && limits.is_none() {
+            let what = || "asking for the server's limits".to_owned();
+            limits = Some(exchange.request(Request::extended(LIMITS), what).await?);
         }
-        session.round_trip = asked.elapsed();
-        Ok(session)
+        let features = limits.map_or(features.clone(), |reply| limited(features, reply));
+        Ok(Self { exchange, features })
     }
 
-    /// `limits@openssh.com`; a server that announces it and does not answer it keeps the safe lengths.
-    async fn limits(&self) -> Result<Features, DestinationError> {
-        let what = || "asking for the server's limits".to_owned();
-        match self.exchange.request(Request::extended("limits@openssh.com"), what).await? {
-            Reply::Extended(mut body) => {
-                let mut next = || wire::u64(&mut body);
-                match (next(), next(), next(), next()) {
-                    (Ok(packet), Ok(read), Ok(write), Ok(handles)) => {
-                        Ok(self.features.clone().limited(packet, read, write, handles))
-                    }
-                    _ => Ok(self.features.clone()),
-                }
-            }
-            _ => Ok(self.features.clone()),
-        }
-    }
-
-    /// How long the server took for its first answer.
-    pub fn round_trip(&self) -> Duration {
-        self.round_trip
+    /// The shortest time in which the server answered anything so far.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.exchange.round_trip()
     }
 
     pub fn features(&self) -> &Features {
@@ -190,6 +157,7 @@ impl Session {
     pub async fn open(&self, path: &RemotePath, how: OpenHow) -> Result<RemoteFile, DestinationError> {
         let flags = match how {
             OpenHow::CreateNew => open_flag::WRITE | open_flag::CREAT | open_flag::EXCL,
+            OpenHow::CreateNewReadable => open_flag::READ | open_flag::WRITE | open_flag::CREAT | open_flag::EXCL,
             OpenHow::Existing => open_flag::READ | open_flag::WRITE,
             OpenHow::Read => open_flag::READ,
         };
@@ -367,6 +335,55 @@ impl Session {
             Reply::Status { code: OK, .. } => Ok(()),
             other => Err(failed(what(), other)),
         }
+    }
+}
+
+const STARTING: &str = "starting SFTP";
+/// OpenSSH PROTOCOL, section 4.8.
+const LIMITS: &str = "limits@openssh.com";
+
+/// What is sent before the server said anything: INIT, and to OpenSSH, which knows or refuses it, the question for its
+/// limits, which saves a round trip. Its number is 0, which no later request has.
+pub(super) fn greeting(server: &str) -> Bytes {
+    let mut greeting = BytesMut::from(&wire::init()[..]);
+    if is_openssh(server) {
+        greeting.extend_from_slice(&Request::extended(LIMITS).numbered(0).head);
+    }
+    greeting.freeze()
+}
+
+fn is_openssh(server: &str) -> bool {
+    server.starts_with("SSH-2.0-OpenSSH_")
+}
+
+/// The next packet of a session that is being started.
+async fn next_packet(read: &mut ChannelReadHalf, buffer: &mut BytesMut) -> Result<Bytes, DestinationError> {
+    loop {
+        // A shell that prints at login is met here: its text is no packet.
+        let packet = wire::take_packet(buffer).map_err(|error| {
+            DestinationError::refusal(STARTING, error.to_string())
+                .hint("look for a start-up file on the server that prints something at every login")
+        })?;
+        if let Some(packet) = packet {
+            return Ok(packet);
+        }
+        match read.wait().await {
+            Some(ChannelMsg::Data { data }) => buffer.extend_from_slice(&data),
+            Some(ChannelMsg::Eof | ChannelMsg::Close) | None => {
+                return Err(DestinationError::session(STARTING, "the connection was lost"));
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// A server that announces its limits and does not tell them keeps the safe lengths.
+fn limited(features: Features, reply: Reply) -> Features {
+    let Reply::Extended(mut body) = reply else { return features };
+    let mut next = || wire::u64(&mut body);
+    match (next(), next(), next(), next()) {
+        (Ok(packet), Ok(read), Ok(write), Ok(handles)) => features.limited(packet, read, write, handles),
+        _ => features,
     }
 }
 

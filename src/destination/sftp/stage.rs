@@ -5,7 +5,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 
-use super::compare::{digest_of, read_exact};
+use super::compare::{digest_of, digest_of_open, read_exact};
 use super::features::ReplyOrder;
 use super::pace::Pace;
 use super::session::{OpenHow, RemoteFile, Session};
@@ -65,6 +65,8 @@ pub struct Stage<'a> {
     /// `None` where this server refuses attributes.
     pub kept: Option<Kept>,
     pub durability: Durability,
+    /// With `Readback`, a small file is read back on its way, where the server lets it be.
+    pub verify: Verify,
     pub pace: &'a Pace,
     /// Told of each acknowledged piece.
     pub sent: &'a (dyn Fn(Acknowledged) + Sync),
@@ -85,6 +87,8 @@ pub struct Staged {
     pub size: Option<u64>,
     /// Whether the server refused to keep mtime and mode.
     pub attributes: AttributesKept,
+    /// What was read back through the handle that wrote it, before CLOSE.
+    pub readback: Option<Sha256Digest>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +101,9 @@ impl Stage<'_> {
     /// Sends the body. On an error, a part of it may stand under the temporary name; not so where the name is not ours
     /// alone: what was created there is removed again, as far as the session still works.
     pub async fn run(self, body: Body) -> Result<Staged, DestinationError> {
-        let (file, existing) = self.open().await?;
+        let readable = self.verify == Verify::Readback && matches!(body, Body::Whole(_));
+        let how = if readable { OpenHow::CreateNewReadable } else { OpenHow::CreateNew };
+        let (file, existing) = self.open(how).await?;
         let sent = match body {
             Body::Whole(bytes) => self.whole(&file, bytes).await,
             Body::Pieces(pieces) => match self.pieces(&file, pieces, existing).await {
@@ -118,7 +124,7 @@ impl Stage<'_> {
     }
 
     /// The open temporary file, and how many bytes of it are worth comparing.
-    async fn open(&self) -> Result<(RemoteFile, u64), DestinationError> {
+    async fn open(&self, how: OpenHow) -> Result<(RemoteFile, u64), DestinationError> {
         if self.before == Before::Resumable {
             match self.session.open(self.path, OpenHow::Existing).await {
                 Ok(file) => match self.session.fstat(&file).await {
@@ -136,7 +142,7 @@ impl Stage<'_> {
         if matches!(self.before, Before::Leftover | Before::Resumable) {
             remove_if_there(self.session, self.path).await?;
         }
-        match self.session.open(self.path, OpenHow::CreateNew).await {
+        match self.session.open(self.path, how).await {
             Ok(file) => Ok((file, 0)),
             // The name has our key and token in it: what stands there is ours, left by an OPEN whose reply was lost.
             Err(error)
@@ -145,7 +151,7 @@ impl Stage<'_> {
                     && self.session.lstat(self.path).await?.is_some() =>
             {
                 remove_if_there(self.session, self.path).await?;
-                Ok((self.session.open(self.path, OpenHow::CreateNew).await?, 0))
+                Ok((self.session.open(self.path, how).await?, 0))
             }
             Err(error) => Err(error),
         }
@@ -161,6 +167,18 @@ impl Stage<'_> {
             self.session.write(file, at as u64, piece)
         }));
         let staged = match self.session.features().order {
+            ReplyOrder::InOrder if self.verify == Verify::Readback => {
+                let size = bytes.len() as u64;
+                let read = digest_of_open(self.session, file, size);
+                let (written, read, staged) = futures::join!(writes, read, self.finish(file));
+                written?;
+                // A server that does not read what it writes: it is opened again for that.
+                let readback = match read {
+                    Err(error) if error.status.is_none() => return Err(error),
+                    read => read.ok().flatten(),
+                };
+                Staged { readback, ..staged? }
+            }
             ReplyOrder::InOrder => {
                 let (written, staged) = futures::join!(writes, self.finish(file));
                 written?;
@@ -243,7 +261,7 @@ impl Stage<'_> {
         };
         closed?;
         synced?;
-        Ok(Staged { size: stat?.size, attributes: attributes? })
+        Ok(Staged { size: stat?.size, attributes: attributes?, readback: None })
     }
 }
 
@@ -265,6 +283,8 @@ pub async fn verify(
             mismatch(format!("the server holds {} bytes of {size}", staged.size.unwrap_or(0)))
         }
         Verify::Size => Ok(()),
+        Verify::Readback if staged.readback == Some(*digest) => Ok(()),
+        // Not read yet, or not the same: what counts is what stands under the name.
         Verify::Readback => match digest_of(session, path, size).await? {
             Some(there) if there == *digest => Ok(()),
             _ => mismatch("what the server gives back is not what was sent".into()),
