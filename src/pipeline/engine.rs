@@ -26,9 +26,8 @@ use crate::report::Reporter;
 use crate::selection::{MarkerPattern, Selection};
 use crate::source::{BelowRoot, Candidate};
 
-/// Files in flight where the user says nothing: what one session takes over a slow link, or several over a fast one,
-/// and some that wait for the ledger.
-const JOBS: usize = 640;
+/// Files in flight beyond those that have a slot of a session, where the user says nothing: they wait for the ledger.
+const JOBS_BEYOND_SLOTS: usize = 128;
 
 /// Failed files that are remembered at most; beyond it all are tried again at the next scan.
 const RESTING: usize = 10_000;
@@ -144,10 +143,11 @@ impl Engine {
         &self.archives[self.source(job).destination]
     }
 
-    /// Files in flight at most. A worker that waits for a session holds no bytes, so there may be more workers than
-    /// sessions have room for.
+    /// Files in flight at most, as of now: sessions come, and learn how many they take. A worker that waits for a session
+    /// holds no bytes, so there may be more workers than sessions have room for.
     pub fn jobs_in_flight(&self) -> usize {
-        self.settings.pool.jobs.map_or(JOBS, usize::from)
+        let slots = || self.archives.iter().map(|archive| archive.pool().slots()).sum::<usize>();
+        self.settings.pool.jobs.map_or_else(|| slots() + JOBS_BEYOND_SLOTS, usize::from)
     }
 
     /// The time of day, read in this one place.

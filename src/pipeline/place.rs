@@ -1,6 +1,7 @@
 //! Places for files in flight.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -12,13 +13,25 @@ const PAUSES: usize = 2048;
 #[derive(Debug, Clone)]
 pub struct Places {
     places: Arc<Semaphore>,
+    /// How many there are, taken ones included.
+    made: Arc<AtomicUsize>,
     /// Bounds the files that rest outside of a place.
     pauses: Arc<Semaphore>,
 }
 
 impl Places {
     pub fn new(places: usize) -> Self {
-        Self { places: Arc::new(Semaphore::new(places)), pauses: Arc::new(Semaphore::new(PAUSES)) }
+        Self {
+            places: Arc::new(Semaphore::new(places)),
+            made: Arc::new(AtomicUsize::new(places)),
+            pauses: Arc::new(Semaphore::new(PAUSES)),
+        }
+    }
+
+    /// Makes places, where there are fewer than `places` in all.
+    pub fn grow_to(&self, places: usize) {
+        let before = self.made.fetch_max(places, Ordering::Relaxed);
+        self.places.add_permits(places.saturating_sub(before));
     }
 
     /// Waits for a free place.

@@ -1,6 +1,7 @@
 //! The workers: each claimed file gets a task of its own, as many at a time as there are places.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -12,6 +13,9 @@ use super::transfer::{End, Standing, Transfer};
 use crate::domain::{Row, Status, display};
 use crate::ledger::LedgerError;
 
+/// How soon a run whose places are all taken looks whether there may be more.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Takes jobs until the channel closes; as many are in flight as the settings or the sessions allow.
 pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
     let places = Places::new(engine.jobs_in_flight());
@@ -21,7 +25,12 @@ pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
         while let Some(ended) = tasks.try_join_next() {
             report_panic(&engine, ended);
         }
-        let mut place = places.take().await;
+        let mut place = loop {
+            places.grow_to(engine.jobs_in_flight());
+            if let Ok(place) = tokio::time::timeout(LOOK_AGAIN, places.take()).await {
+                break place;
+            }
+        };
         let Some(job) = jobs.recv().await else { break };
         let engine = engine.clone();
         let span = tracing::debug_span!("transfer", path = %display::path(job.version.candidate.path.as_path()));

@@ -263,6 +263,12 @@ impl Pool {
         }
     }
 
+    /// Callers that can have a session at the same time, as of now.
+    pub fn slots(&self) -> usize {
+        let state = self.inner.state();
+        state.members.iter().map(|member| member.slots(&self.inner.config)).sum()
+    }
+
     /// Ends it: waiting and later callers fail, connections without slots in use are closed politely, the others when
     /// their last slot is given back.
     pub async fn close(&self) {

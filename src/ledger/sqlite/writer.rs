@@ -22,7 +22,9 @@ const BATCH: usize = 512;
 
 /// How long calls are gathered for one commit: less than a disk takes to synchronise, and more than the next reply of a
 /// server takes to come.
-const GATHER: Duration = Duration::from_millis(2);
+const GATHER: Duration = Duration::from_millis(1);
+/// Calls at once that are the sign of many more to come.
+const MANY: usize = 24;
 
 /// All that the thread owns.
 pub(super) struct Store {
@@ -126,7 +128,7 @@ impl Store {
     fn serve(mut self, mut calls: mpsc::Receiver<Box<dyn Call>>) {
         let mut batch = Vec::with_capacity(BATCH);
         while calls.blocking_recv_many(&mut batch, BATCH) > 0 {
-            if batch.len() > 1 {
+            if batch.len() >= MANY {
                 gather();
                 while batch.len() < BATCH
                     && let Ok(call) = calls.try_recv()
@@ -146,8 +148,7 @@ impl Store {
     }
 }
 
-/// Several callers at once are the sign of many more to come: a moment later, one commit does for most of them. A caller
-/// that is alone is not kept waiting.
+/// A moment later, one commit does for many more. Few callers are not kept waiting.
 #[expect(clippy::disallowed_methods, reason = "the ledger's own thread, which has nothing else to do")]
 fn gather() {
     thread::sleep(GATHER);
