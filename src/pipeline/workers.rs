@@ -15,6 +15,7 @@ use crate::ledger::LedgerError;
 
 /// How soon a run whose places are all taken looks whether there may be more.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const LOOK_RARELY: Duration = Duration::from_secs(5);
 
 /// Takes jobs until the channel closes; as many are in flight as the settings or the sessions allow.
 pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
@@ -25,10 +26,13 @@ pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
         while let Some(ended) = tasks.try_join_next() {
             report_panic(&engine, ended);
         }
+        let mut patience = LOOK_AGAIN;
         let mut place = loop {
             places.grow_to(engine.jobs_in_flight());
-            if let Ok(place) = tokio::time::timeout(LOOK_AGAIN, places.take()).await {
-                break place;
+            match tokio::time::timeout(patience, places.take()).await {
+                Ok(place) => break place,
+                // An outage may last for days.
+                Err(_) => patience = (patience * 2).min(LOOK_RARELY),
             }
         };
         let Some(job) = jobs.recv().await else { break };

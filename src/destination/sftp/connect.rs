@@ -252,8 +252,7 @@ impl Target {
             },
             keepalive_interval: Some(self.timeouts.keepalive),
             keepalive_max: 3,
-            // Packets that wait to be encrypted: bytes in memory, and nothing gained by more.
-            channel_buffer_size: 16,
+            channel_buffer_size: self.channel_packets,
             ..client::Config::default()
         };
         let cut = CancellationToken::new();

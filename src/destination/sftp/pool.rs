@@ -20,6 +20,8 @@ use crate::domain::Backoff;
 
 /// Connections where the user names no number.
 const ADAPTIVE_CONNECTIONS: u16 = 4;
+/// Open files where the server tells no limit: some have room for no more than 256, those of other clients included.
+const UNKNOWN_HANDLES: usize = 100;
 /// How soon callers look again at a connection that has not answered yet.
 const UNMEASURED: Duration = Duration::from_millis(10);
 #[derive(Debug, Clone)]
@@ -334,10 +336,10 @@ impl Inner {
             Load::Heavy => (member.large, member.in_use),
         });
         let Some(member) = free else {
-            // Its first answer tells how many it takes, and nobody else does.
-            if self.config.files_per_connection.is_none()
-                && state.members.iter().any(|member| member.link.session.round_trip().is_none())
-            {
+            // Their first answers tell how many they take, and nobody else does.
+            let measured = |member: &Member| member.link.session.round_trip().is_some();
+            let wait_for_it = self.config.files_per_connection.is_none() && !state.members.is_empty();
+            if wait_for_it && !state.members.iter().any(measured) {
                 return Look::Wait(Some(now + UNMEASURED));
             }
             return Look::Wait(self.grow_if_worth_it(&mut state, now));
@@ -420,7 +422,7 @@ impl Inner {
             Ok(link) => {
                 let handles = link.session.features().max_open_handles;
                 // One handle is left for listing a directory.
-                let most = handles.and_then(|h| usize::try_from(h - 1).ok()).unwrap_or(usize::MAX).max(1);
+                let most = handles.and_then(|h| usize::try_from(h - 1).ok()).unwrap_or(UNKNOWN_HANDLES).max(1);
                 if state.members.is_empty() {
                     state.useful = Useful::No;
                 }
@@ -451,6 +453,7 @@ impl Inner {
                 let (name, have) = (self.name(), state.members.len());
                 tracing::debug!("no more than {have} connections to {name} for now, {why}: {error}");
                 state.last_error = Some(error);
+                state.breaker.unproved(Instant::now());
             }
             Err(error) => self.outage(&mut state, Cause::Connect, &error),
         }

@@ -38,14 +38,14 @@ pub enum Verdict {
 pub struct Ramp {
     since: Instant,
     files: u32,
-    /// Files a second with one connection less.
-    before: f64,
+    /// Connections and files a second when another one was last asked for.
+    before: (usize, f64),
     not_before: Instant,
 }
 
 impl Ramp {
     pub fn new(now: Instant) -> Self {
-        Self { since: now, files: 0, before: 0.0, not_before: now }
+        Self { since: now, files: 0, before: (0, 0.0), not_before: now }
     }
 
     /// A file came to its end.
@@ -71,8 +71,9 @@ impl Ramp {
             return Verdict::NotBefore(now + PERIOD);
         }
         let rate = f64::from(self.files) / (now - self.since).as_secs_f64();
-        let worth_it = connections == 1 || rate >= self.before * GAIN;
-        self.before = rate;
+        let (fewer, slower) = std::mem::replace(&mut self.before, (connections, rate));
+        // The one that was asked for may not have come, or be gone again: that says nothing about its worth.
+        let worth_it = connections <= fewer.max(1) || rate >= slower * GAIN;
         self.joined(now);
         if worth_it {
             return Verdict::Now;
@@ -116,6 +117,8 @@ mod tests {
         let later = now + CONTENT;
         (0..30_000).for_each(|_| ramp.counted());
         assert_eq!(ramp.verdict(3, later), Verdict::Now, "times change");
+        let later = after(&mut ramp, later, 100);
+        assert_eq!(ramp.verdict(3, later), Verdict::Now, "the fourth was not to be had");
     }
 
     #[test]

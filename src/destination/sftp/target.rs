@@ -62,6 +62,8 @@ pub struct Target {
     pub credentials: Credentials,
     pub ciphers: Cow<'static, [cipher::Name]>,
     pub timeouts: Timeouts,
+    /// SSH packets that may wait in a channel, in either direction.
+    pub channel_packets: usize,
 }
 
 #[derive(Debug)]
@@ -72,6 +74,13 @@ pub enum Way {
     /// Standard input and output of this command, run by `sh -c`.
     Command(String),
 }
+
+/// Packets that wait to be encrypted: bytes in memory, and nothing gained by more.
+const DESTINATION_PACKETS: usize = 16;
+
+/// On the way through another host, the session inside may be writing when its replies come, and russh reads nothing from
+/// the network while a channel takes nothing more, the news that it may write included: what comes meanwhile has to fit.
+const GATE_PACKETS: usize = 4096;
 
 /// The user and the directory that `~` stands for.
 #[derive(Debug)]
@@ -192,6 +201,7 @@ impl Resolve<'_> {
                     .min(self.timeouts.keepalive),
                 request: self.timeouts.request,
             },
+            channel_packets: if depth == 0 { DESTINATION_PACKETS } else { GATE_PACKETS },
             way,
             user: user.clone(),
             port,
