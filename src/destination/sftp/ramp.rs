@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Shortest time over which files are counted.
-const PERIOD: Duration = Duration::from_millis(200);
+const PERIOD: Duration = Duration::from_millis(500);
 /// Files without which a count says nothing.
 const FILES: u32 = 32;
 /// What a connection has to gain.
