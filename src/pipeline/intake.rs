@@ -93,19 +93,23 @@ impl Intake {
         let named = naming.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         let keys: Vec<_> = named.iter().filter_map(|(_, version)| version.as_ref()?.1.clone()).collect();
         let mut records = self.engine.hold(|| self.engine.ledger.recorded(keys.clone())).await?.into_iter();
-        let mut others = Vec::new();
+        let (mut others, mut ends) = (Vec::new(), Vec::new());
         for (candidate, version) in named {
             match version {
                 Some((version, Some(key))) => match records.next().flatten() {
                     Some(record) => {
                         let marker = self.marker(&candidate);
-                        self.recorded(Ready { version, marker }, &key, record, Told::ByRow).await?;
+                        ends.push(
+                            async move { self.recorded(Ready { version, marker }, &key, record, Told::ByRow).await },
+                        );
                     }
                     None => others.push(candidate),
                 },
                 _ => others.push(candidate),
             }
         }
+        // Together, so that the ledger writes their rows in one go.
+        futures::future::try_join_all(ends).await?;
         Ok(others)
     }
 

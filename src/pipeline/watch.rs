@@ -1,10 +1,11 @@
 //! Months of watching: events and scans name candidates, the waiting set holds those that are not finished, and a stop
 //! is a drain.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -61,7 +62,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
             shutdown.drain();
         });
     }
-    let mut batch = Vec::with_capacity(BATCH);
+    let (mut batch, mut events) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
     loop {
         let room = run.waiting.room().min(BATCH);
         let due = run.waiting.next_due().map(tokio::time::Instant::from_std);
@@ -70,14 +71,14 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
             () = shutdown.draining().cancelled() => break,
             () = engine.stop.cancelled() => break,
             () = sleep_until(due), if due.is_some() => run.examine_due().await?,
-            event = watch.recv() => match event {
-                Some(event) => run.handle(event).await?,
-                None => {
+            received = watch.recv_many(&mut events, BATCH) => {
+                if received == 0 {
                     warn!("the watcher ended; stopping");
                     shutdown.drain();
                 }
-            },
-            received = run.scans.recv(&mut batch, room), if run.scans.busy() && room > 0 => {
+                run.handle(&mut events).await?;
+            }
+            received = run.scans.recv(|walk| begin(engine, walk), &mut batch, room), if run.scans.busy() && room > 0 => {
                 if received > 0 {
                     run.named(std::mem::take(&mut batch)).await?;
                 }
@@ -122,7 +123,7 @@ fn watched(engine: &Engine) -> Vec<Watched> {
 }
 
 /// What to walk.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Walk {
     Root(Arc<Root>),
     Below(Arc<Root>, BelowRoot),
@@ -130,48 +131,92 @@ enum Walk {
     Flat(Arc<Root>, std::path::PathBuf),
 }
 
-/// Walks asked for, one under way at a time, so that many requests cost no more threads.
+/// What a walk names, as it goes along.
+type Found = mpsc::Receiver<Named>;
+
+/// Walks asked for. Those of single directories do not wait for those of whole roots, which may take minutes.
 #[derive(Debug, Default)]
 struct Scans {
-    queue: VecDeque<(Arc<Engine>, Walk)>,
-    under_way: Option<mpsc::Receiver<Named>>,
+    directories: Lane,
+    roots: Lane,
+}
+
+/// Walks that come one after the other, so that many requests cost no more threads.
+#[derive(Debug, Default)]
+struct Lane {
+    queue: VecDeque<Walk>,
+    under_way: Option<Found>,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Queued,
+    /// The same walk has not begun yet, and sees all that a second one would.
+    Covered,
 }
 
 impl Scans {
-    fn ask(&mut self, engine: &Arc<Engine>, walk: Walk) {
-        // A walk that has not begun yet sees all that a second one of the same place would.
-        let covered = |queued: &Walk| match (queued, &walk) {
-            (Walk::Root(queued), Walk::Root(asked) | Walk::Below(asked, _) | Walk::Flat(asked, _)) => {
-                Arc::ptr_eq(queued, asked)
-            }
-            (Walk::Flat(root, queued), Walk::Flat(other, asked)) => Arc::ptr_eq(root, other) && queued == asked,
-            (Walk::Below(root, queued), Walk::Below(other, asked)) => Arc::ptr_eq(root, other) && queued == asked,
-            _ => false,
+    fn ask(&mut self, walk: Walk) -> Asked {
+        let lane = match walk {
+            Walk::Root(_) => &mut self.roots,
+            Walk::Below(..) | Walk::Flat(..) => &mut self.directories,
         };
-        if !self.queue.iter().any(|(_, queued)| covered(queued)) {
-            self.queue.push_back((engine.clone(), walk));
+        if lane.queue.contains(&walk) {
+            return Asked::Covered;
         }
+        lane.queue.push_back(walk);
+        Asked::Queued
     }
 
+    fn busy(&self) -> bool {
+        self.directories.busy() || self.roots.busy()
+    }
+
+    /// What a walk under way found; 0 where one ended, or there is none. Begins the next one. Cancel-safe.
+    async fn recv(&mut self, begin: impl Fn(Walk) -> Found, batch: &mut Vec<Named>, at_most: usize) -> usize {
+        std::future::poll_fn(|context| {
+            if !self.busy() {
+                return Poll::Ready(0);
+            }
+            for lane in [&mut self.directories, &mut self.roots] {
+                if let Poll::Ready(received) = lane.poll_recv(context, &begin, batch, at_most) {
+                    return Poll::Ready(received);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Lane {
     fn busy(&self) -> bool {
         self.under_way.is_some() || !self.queue.is_empty()
     }
 
-    /// What the walk under way found; 0 where it ended. Starts the next one. Cancel-safe.
-    async fn recv(&mut self, batch: &mut Vec<Named>, at_most: usize) -> usize {
+    fn poll_recv(
+        &mut self,
+        context: &mut Context<'_>,
+        begin: &impl Fn(Walk) -> Found,
+        batch: &mut Vec<Named>,
+        at_most: usize,
+    ) -> Poll<usize> {
         if self.under_way.is_none() {
-            let Some((engine, walk)) = self.queue.pop_front() else { return 0 };
-            self.under_way = Some(named(move |send| run_walk(&engine, &walk, send)));
+            self.under_way = self.queue.pop_front().map(begin);
         }
-        let received = match &mut self.under_way {
-            Some(found) => found.recv_many(batch, at_most).await,
-            None => 0,
-        };
+        let Some(found) = &mut self.under_way else { return Poll::Pending };
+        let received = std::task::ready!(found.poll_recv_many(context, batch, at_most));
         if received == 0 {
             self.under_way = None;
         }
-        received
+        Poll::Ready(received)
     }
+}
+
+fn begin(engine: &Arc<Engine>, walk: Walk) -> Found {
+    let engine = engine.clone();
+    named(move |send| run_walk(&engine, &walk, send))
 }
 
 fn run_walk(engine: &Engine, walk: &Walk, send: &mut dyn FnMut(Named) -> ControlFlow<()>) {
@@ -206,26 +251,66 @@ enum Missed {
 }
 
 impl Run<'_> {
-    async fn handle(&mut self, event: SourceEvent) -> Result<(), LedgerError> {
+    /// Files that follow each other are looked at, and claimed, together.
+    async fn handle(&mut self, events: &mut Vec<SourceEvent>) -> Result<(), LedgerError> {
+        let mut candidates = Vec::with_capacity(events.len());
+        for event in events.drain(..) {
+            match event {
+                SourceEvent::Changed(candidate) | SourceEvent::Closed(candidate) => candidates.push(candidate),
+                other => {
+                    self.examine_new(std::mem::take(&mut candidates)).await?;
+                    self.handle_other(other).await?;
+                }
+            }
+        }
+        self.examine_new(candidates).await
+    }
+
+    /// Looks at what events named, as far as there is room for it.
+    async fn examine_new(&mut self, mut candidates: Vec<Candidate>) -> Result<(), LedgerError> {
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        self.active = Instant::now();
+        let mut named = HashSet::with_capacity(candidates.len());
+        candidates.retain(|candidate| named.insert((Arc::as_ptr(&candidate.root), candidate.path.clone())));
+        let room = self.waiting.room();
+        if candidates.len() > room {
+            self.missed = Missed::Some;
+            candidates.truncate(room);
+        }
+        let new = candidates.iter().filter(|candidate| !self.waiting.contains(candidate)).count();
+        self.engine.reporter.discovered(new as u64);
+        self.examine(candidates, Told::Quietly).await
+    }
+
+    async fn handle_other(&mut self, event: SourceEvent) -> Result<(), LedgerError> {
         self.active = Instant::now();
         match event {
-            SourceEvent::Changed(_) | SourceEvent::Closed(_) if self.waiting.room() == 0 => self.missed = Missed::Some,
+            // Looked at with others of their kind.
             SourceEvent::Changed(candidate) | SourceEvent::Closed(candidate) => {
-                self.engine.reporter.discovered(u64::from(!self.waiting.contains(&candidate)));
-                self.examine(vec![candidate], Told::Quietly).await?;
+                self.examine_new(vec![candidate]).await?;
             }
             SourceEvent::Marker { root, path } => self.marked(root, &path).await?,
             SourceEvent::Removed(candidate) => self.waiting.forget(&candidate),
-            SourceEvent::NewDirectory { root, path } => self.scans.ask(self.engine, Walk::Below(root, path)),
+            SourceEvent::NewDirectory { root, path } => {
+                self.scans.ask(Walk::Below(root, path));
+            }
+            SourceEvent::Crowded { root, directory } => {
+                self.scans.ask(Walk::Flat(root, directory));
+            }
             SourceEvent::Rescan { root, reason } => {
+                let asked = self.scans.ask(Walk::Root(root.clone()));
+                let path = display::path(&root.path);
                 match reason {
-                    RescanReason::Start => info!(path = %display::path(&root.path), "watching"),
-                    RescanReason::Interval => debug!(path = %display::path(&root.path), ?reason, "scanning"),
+                    RescanReason::Start => info!(%path, "watching"),
+                    // One scan makes up for all that was lost before it began.
+                    _ if asked == Asked::Covered => debug!(%path, ?reason, "a scan is asked for already"),
+                    RescanReason::Interval => debug!(%path, ?reason, "scanning"),
                     RescanReason::Overflow | RescanReason::RootReplaced | RescanReason::Degraded => {
-                        info!(path = %display::path(&root.path), ?reason, "scanning");
+                        info!(%path, ?reason, "scanning");
                     }
                 }
-                self.scans.ask(self.engine, Walk::Root(root));
             }
             SourceEvent::Degraded { root, reason } => {
                 warn!(path = %display::path(&root.path), reason, "polling from now on")
@@ -247,7 +332,7 @@ impl Run<'_> {
 
     fn scan_all_roots(&mut self) {
         for root in watched(self.engine).into_iter().map(|watched| watched.root) {
-            self.scans.ask(self.engine, Walk::Root(root));
+            self.scans.ask(Walk::Root(root));
         }
     }
 
@@ -261,7 +346,7 @@ impl Run<'_> {
                 }
             }
             Some(MarkedBy::Stem { directory, .. } | MarkedBy::Directory(directory)) => {
-                self.scans.ask(self.engine, Walk::Flat(root, directory))
+                self.scans.ask(Walk::Flat(root, directory));
             }
             None => {}
         }
@@ -354,7 +439,7 @@ impl Run<'_> {
                 () = self.engine.stop.cancelled() => break,
                 () = tokio::time::sleep_until(over) => break,
                 () = sleep_until(due), if due.is_some() => self.examine_due().await?,
-                received = self.scans.recv(&mut batch, room), if self.scans.busy() && room > 0 => {
+                received = self.scans.recv(|walk| begin(self.engine, walk), &mut batch, room), if self.scans.busy() && room > 0 => {
                     if received > 0 {
                         self.named(std::mem::take(&mut batch)).await?;
                     }
@@ -379,3 +464,7 @@ impl Run<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

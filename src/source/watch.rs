@@ -1,11 +1,11 @@
 //! Says when something happened below the roots: what appeared, what was closed after writing, and when to scan.
 //!
-//! One thread owns the inotify watcher (through `notify-debouncer-full`) and looks after every root. It first sets the
-//! watches and then asks for a scan, so nothing falls between the two. Nothing is remembered of single files.
+//! One thread looks after every root, and `notify`'s own tells it what inotify says. It first sets the watches and then
+//! asks for a scan, so nothing falls between the two. Nothing is remembered of single files.
 //!
 //! **When the consumer is slow**, the thread waits for room in the channel while events gather up to a bound; beyond,
-//! they are dropped and a scan is asked for ([`RescanReason::Overflow`]), as after an overflow of the kernel's own
-//! queue. The watcher itself is never blocked, and nothing is lost for good.
+//! scans of single directories are asked for ([`SourceEvent::Crowded`]), then of everything ([`RescanReason::Overflow`])
+//! as after an overflow of the kernel's own queue. The watcher itself is never blocked, and nothing is lost for good.
 //!
 //! **Where events cannot be trusted** a root is polled: at a watch limit, on filesystems that others change behind this
 //! kernel's back (NFS and its like), and where the start-up canary's event does not arrive (gVisor, some overlays).
@@ -14,12 +14,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use notify::EventKind;
-use notify::event::{AccessKind, AccessMode, ModifyKind, RenameMode};
-use notify_debouncer_full::DebouncedEvent;
 use tokio::sync::mpsc;
 
 use super::{BelowRoot, Candidate, Root};
@@ -29,9 +25,11 @@ use crate::selection::{Selection, Verdict};
 
 mod canary;
 mod inotify;
+mod mailbox;
 
 use canary::{Canary, remote_filesystem};
-use inotify::{Inotify, Pending, explain};
+use inotify::{Inotify, explain};
+use mailbox::{Hints, Mailbox, News};
 
 /// How often a root is looked at for having been removed or replaced.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
@@ -81,6 +79,8 @@ pub enum SourceEvent {
     Removed(Candidate),
     /// A directory appeared: walk it ([`super::scan::scan_below`]). Its watches stand.
     NewDirectory { root: Arc<Root>, path: BelowRoot },
+    /// More happened to the files right in a directory (empty for the root itself) than was noted: look at them all.
+    Crowded { root: Arc<Root>, directory: PathBuf },
     /// Scan the whole root.
     Rescan { root: Arc<Root>, reason: RescanReason },
     /// The root is polled from now on; once for each root.
@@ -108,51 +108,47 @@ pub enum RescanReason {
 pub struct Watch {
     events: mpsc::Receiver<SourceEvent>,
     stop: Arc<AtomicBool>,
-    inbox: Sender<Message>,
-}
-
-/// What the watch's thread is told.
-#[derive(Debug)]
-enum Message {
-    Batch(Vec<DebouncedEvent>),
-    Errors(Vec<notify::Error>),
-    Overflow,
-    Stop,
+    mailbox: Arc<Mailbox>,
 }
 
 impl Watch {
     /// Starts the thread. `random` tells this watch's canaries from those of another archiver.
     pub fn start(watched: Vec<Watched>, options: WatchOptions, random: u64) -> std::io::Result<Self> {
         let (out, events) = mpsc::channel(CHANNEL);
-        let (inbox, messages) = std::sync::mpsc::channel();
+        let mailbox = Arc::new(Mailbox::default());
         let stop = Arc::new(AtomicBool::new(false));
         let mut worker = Worker {
             places: watched.into_iter().map(Place::new).collect(),
             options,
             random,
             inotify: None,
-            pending: Arc::default(),
-            inbox: inbox.clone(),
+            mailbox: Arc::clone(&mailbox),
             out,
             stop: Arc::clone(&stop),
         };
         std::thread::Builder::new().name("watch".into()).spawn(move || {
             // The only error is that nobody listens any more.
-            let _ = worker.run(&messages);
+            let _ = worker.run();
         })?;
-        Ok(Self { events, stop, inbox })
+        Ok(Self { events, stop, mailbox })
     }
 
     /// The next event; `None` if the thread ended, which it does not by itself.
     pub async fn recv(&mut self) -> Option<SourceEvent> {
         self.events.recv().await
     }
+
+    /// Waits for events and takes those that are there, at most `limit`. 0 where [`Watch::recv`] gives `None`.
+    /// Cancel-safe.
+    pub async fn recv_many(&mut self, events: &mut Vec<SourceEvent>, limit: usize) -> usize {
+        self.events.recv_many(events, limit).await
+    }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let _ = self.inbox.send(Message::Stop);
+        self.mailbox.stop();
     }
 }
 
@@ -192,8 +188,7 @@ struct Worker {
     options: WatchOptions,
     random: u64,
     inotify: Option<Inotify>,
-    pending: Arc<Pending>,
-    inbox: Sender<Message>,
+    mailbox: Arc<Mailbox>,
     out: mpsc::Sender<SourceEvent>,
     stop: Arc<AtomicBool>,
 }
@@ -201,19 +196,11 @@ struct Worker {
 /// The consumer is gone, or the watch was told to stop.
 struct Ended;
 
-/// What was gathered about one path in one batch.
-#[derive(Debug, Default, Clone, Copy)]
-struct Hints {
-    closed: bool,
-    appeared: bool,
-    removed: bool,
-}
-
 impl Worker {
-    fn run(&mut self, messages: &Receiver<Message>) -> Result<(), Ended> {
+    fn run(&mut self) -> Result<(), Ended> {
         let mut unavailable = None;
         if self.options.kind != WatcherKind::Poll {
-            match Inotify::new(self.inbox.clone(), Arc::clone(&self.pending)) {
+            match Inotify::new(Arc::clone(&self.mailbox)) {
                 Ok(inotify) => self.inotify = Some(inotify),
                 Err(reason) => unavailable = Some(reason),
             }
@@ -222,21 +209,27 @@ impl Worker {
             self.begin(index, unavailable.as_deref())?;
         }
         loop {
-            let pause = self.next_due().saturating_duration_since(Instant::now());
-            match messages.recv_timeout(pause) {
-                Ok(Message::Batch(batch)) => {
-                    self.pending.taken(&batch);
-                    self.batch(batch)?;
-                }
-                Ok(Message::Errors(errors)) => self.errors(&errors)?,
-                Ok(Message::Overflow) | Err(RecvTimeoutError::Timeout) => {}
-                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-            if self.pending.take_overflow() {
-                self.overflow()?;
-            }
             self.tick()?;
+            let Some(news) = self.mailbox.take(self.next_due()) else { return Ok(()) };
+            self.news(news)?;
         }
+    }
+
+    fn news(&mut self, news: News) -> Result<(), Ended> {
+        self.errors(&news.errors)?;
+        if news.overflowed {
+            self.overflow()?;
+        }
+        self.paths(news.paths)?;
+        for directory in news.crowded {
+            for place in &self.places {
+                if let Ok(directory) = directory.strip_prefix(place.path()) {
+                    let root = Arc::clone(&place.watched.root);
+                    self.send(SourceEvent::Crowded { root, directory: directory.to_owned() })?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn send(&self, event: SourceEvent) -> Result<(), Ended> {
@@ -398,32 +391,7 @@ impl Worker {
         Ok(())
     }
 
-    fn batch(&mut self, batch: Vec<DebouncedEvent>) -> Result<(), Ended> {
-        let mut paths: HashMap<PathBuf, Hints> = HashMap::new();
-        for mut event in batch {
-            if event.need_rescan() {
-                self.overflow()?;
-                continue;
-            }
-            let Some(path) = event.event.paths.pop() else { continue };
-            let mut hints = Hints::default();
-            match event.kind {
-                EventKind::Access(AccessKind::Close(AccessMode::Write)) => hints.closed = true,
-                EventKind::Access(_) => continue,
-                EventKind::Create(_) => hints.appeared = true,
-                EventKind::Modify(ModifyKind::Name(RenameMode::From)) | EventKind::Remove(_) => hints.removed = true,
-                EventKind::Modify(ModifyKind::Name(_)) => (hints.closed, hints.appeared) = (true, true),
-                _ => {}
-            }
-            // A rename names the old path first.
-            for old in event.event.paths.drain(..) {
-                paths.entry(old).or_default().removed = true;
-            }
-            let known = paths.entry(path).or_default();
-            known.closed |= hints.closed;
-            known.appeared |= hints.appeared;
-            known.removed |= hints.removed;
-        }
+    fn paths(&mut self, paths: HashMap<PathBuf, Hints>) -> Result<(), Ended> {
         let mut directories = Vec::new();
         for (path, hints) in paths {
             for index in 0..self.places.len() {

@@ -1,75 +1,24 @@
-//! The debounced inotify watcher, and what it must not do to us: block on a slow consumer, or hold more events than
-//! the bound while the consumer is busy.
+//! The inotify watcher: whole trees, and what to do where it fails.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
-use std::time::Duration;
 
-use notify::{ErrorKind, INotifyWatcher, RecursiveMode};
-use notify_debouncer_full::{DebouncedEvent, Debouncer, NoCache, new_debouncer_opt};
+use notify::{ErrorKind, INotifyWatcher, RecursiveMode, Watcher};
 
-use super::Message;
-
-/// Events of one file within this time are seen together. Short, because the settle time does the real waiting.
-const DEBOUNCE: Duration = Duration::from_millis(25);
-
-/// Events that wait for the consumer at most; beyond, they are dropped and a scan makes up for them.
-const MAX_PENDING: usize = 16_384;
-
-/// What the watcher's thread and ours share.
-#[derive(Debug, Default)]
-pub(super) struct Pending {
-    events: AtomicUsize,
-    overflowed: AtomicBool,
-}
-
-impl Pending {
-    fn admit(&self, count: usize) -> bool {
-        let before = self.events.fetch_add(count, Ordering::Relaxed);
-        // A single batch above the bound is in memory already.
-        if before > 0 && before + count > MAX_PENDING {
-            self.events.fetch_sub(count, Ordering::Relaxed);
-            self.overflowed.store(true, Ordering::Relaxed);
-            return false;
-        }
-        true
-    }
-
-    /// To be called for each batch taken.
-    pub fn taken(&self, batch: &[DebouncedEvent]) {
-        self.events.fetch_sub(batch.len(), Ordering::Relaxed);
-    }
-
-    /// Whether events were dropped since the last call.
-    pub fn take_overflow(&self) -> bool {
-        self.overflowed.swap(false, Ordering::Relaxed)
-    }
-}
+use super::mailbox::Mailbox;
 
 /// Watches whole trees.
 #[derive(Debug)]
 pub(super) struct Inotify {
-    debouncer: Debouncer<INotifyWatcher, NoCache>,
+    watcher: INotifyWatcher,
 }
 
 impl Inotify {
     /// An error says what to do about it.
-    pub fn new(inbox: Sender<Message>, pending: Arc<Pending>) -> Result<Self, String> {
-        let handler = move |result: Result<Vec<DebouncedEvent>, Vec<notify::Error>>| {
-            let message = match result {
-                Ok(batch) if !pending.admit(batch.len()) => Message::Overflow,
-                Ok(batch) => Message::Batch(batch),
-                Err(errors) => Message::Errors(errors),
-            };
-            // The receiver is gone only when the watch has ended.
-            let _ = inbox.send(message);
-        };
+    pub fn new(mailbox: Arc<Mailbox>) -> Result<Self, String> {
         let config = notify::Config::default().with_follow_symlinks(false);
-        let debouncer = new_debouncer_opt(DEBOUNCE, Some(DEBOUNCE), handler, NoCache::new(), config)
-            .map_err(|error| explain(&error))?;
-        Ok(Self { debouncer })
+        let watcher = INotifyWatcher::new(move |told| mailbox.put(told), config).map_err(|error| explain(&error))?;
+        Ok(Self { watcher })
     }
 
     /// Watches a tree, with every directory in it. Blocks until that is done.
@@ -78,7 +27,7 @@ impl Inotify {
         let mut tries = 0;
         loop {
             tries += 1;
-            match self.debouncer.watch(root, RecursiveMode::Recursive) {
+            match self.watcher.watch(root, RecursiveMode::Recursive) {
                 Err(error) if matches!(error.kind, ErrorKind::PathNotFound) && tries < 10 && root.is_dir() => {}
                 Err(error) => {
                     self.unwatch(root);
@@ -91,13 +40,13 @@ impl Inotify {
 
     pub fn unwatch(&mut self, root: &Path) {
         // Not watched (any more) is what was wanted.
-        let _ = self.debouncer.unwatch(root);
+        let _ = self.watcher.unwatch(root);
     }
 
     /// Returns once the watches of all directories that were reported so far stand: the request goes through the
-    /// watcher's event loop, behind the batch that reported them.
+    /// watcher's event loop, behind the events that reported them.
     pub fn barrier(&mut self) {
-        let _ = self.debouncer.configure(notify::Config::default());
+        let _ = self.watcher.configure(notify::Config::default());
     }
 }
 
@@ -119,16 +68,6 @@ pub(super) fn explain(error: &notify::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_consumer_that_does_not_keep_up_costs_a_scan_not_memory() {
-        let pending = Pending::default();
-        assert!(pending.admit(MAX_PENDING * 2));
-        assert!(!pending.admit(1));
-        assert!(pending.take_overflow() && !pending.take_overflow());
-        pending.events.store(0, Ordering::Relaxed);
-        assert!(pending.admit(1) && !pending.take_overflow());
-    }
 
     #[test]
     fn limits_are_explained() {
