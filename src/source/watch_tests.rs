@@ -92,9 +92,16 @@ async fn new_directories_are_named_and_then_watched() {
     let event = fixture.wait(|event| matches!(event, SourceEvent::NewDirectory { .. })).await;
     let SourceEvent::NewDirectory { path, .. } = event else { unreachable!() };
     assert!(path.as_path().starts_with("x"));
-    // The watches stand by now: whatever comes later is told.
+    // Its watch stands by now, those of directories below it perhaps not yet: then they are named themselves, and
+    // whoever walks them finds what came before.
     fs::write(fixture.at("x/y/z/late"), "").unwrap();
-    fixture.closed("x/y/z/late").await;
+    fixture
+        .wait(|event| match event {
+            SourceEvent::Closed(file) => file.path.as_path() == Path::new("x/y/z/late"),
+            SourceEvent::NewDirectory { path, .. } => Path::new("x/y/z").starts_with(path.as_path()),
+            _ => false,
+        })
+        .await;
     fs::create_dir_all(fixture.dir.path().join("tree/deep")).unwrap();
     fs::rename(fixture.dir.path().join("tree"), fixture.at("tree")).unwrap();
     fixture
