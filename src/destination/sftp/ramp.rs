@@ -1,8 +1,8 @@
 //! How much at the same time is worth having.
 //!
-//! Files on one connection: as many as fill its round trip. Connections: another one is made only while the last one brought more files a second.
-//! Every connection costs the server a login and a process, and beyond what its processors and the line can take it
-//! brings nothing. Pure rules; the clock comes in.
+//! Files on one connection: as many as fill its round trip. Connections: another one is made only while the last one
+//! brought more files a second. Every connection costs the server a login and a process, and beyond what its processors
+//! and the line can take it brings nothing. Pure rules; the clock comes in.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

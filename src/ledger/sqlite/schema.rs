@@ -25,8 +25,8 @@ const CACHED_STATEMENTS: usize = 64;
 /// Numbers without a sign (inode, size) are stored as the signed number of the same bits. Times of records are
 /// microseconds since the Unix epoch, leases milliseconds. Paths are raw bytes.
 ///
-/// `entry.id` is an [`entry_id::EntryId`]. `entry.remote` is the path of the current or next upload; the `record_` columns are what was archived last, and
-/// stay while a forced repetition is under way. `staged` lists the tokens, comma-separated and ascending, whose
+/// `entry.id` is an [`entry_id::EntryId`]. `entry.remote` is the path of the current or next upload; the `record_` columns
+/// are what was archived last, and stay while a forced repetition is under way. `staged` lists the tokens, comma-separated and ascending, whose
 /// temporary names may stand on the server. `owner` is set while claimed; whether that owner lives is another
 /// question. `disposer` is the owner that began to dispose of the local file. The states are compared one by one because
 /// SQLite makes a table of an `IN` with more than two values, for each row that is written.
