@@ -17,6 +17,7 @@ use rustix::fs::{FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use crate::domain::{After, Fingerprint, KeyId, WriterState, display};
+use crate::failpoint::{Point, reach};
 use crate::localfs::{BelowRoot, OpenError, Place, RootDir, Thoroughness, fingerprint, fitted, writer_of};
 
 /// What became of the local file.
@@ -99,7 +100,10 @@ pub fn dispose(
         Ok(_) => {}
     }
     match original.rename_to(&aside) {
-        Ok(()) => job.finish(&original, &aside, expected),
+        Ok(()) => {
+            reach(Point::SetAside);
+            job.finish(&original, &aside, expected)
+        }
         Err(Errno::NOENT) => Ok(Disposed::Gone),
         Err(errno) => Err(job.failed(errno)),
     }
@@ -123,10 +127,12 @@ pub fn restore(root: &RootDir, path: &BelowRoot, key_id: KeyId) -> Result<Option
 
 /// Disposes of a marker the way its data file was. `key_id` is the data file's. A marker that may speak for other
 /// files too goes with the last of them: it is kept where `speaks_for` says so of the path of any regular file in its
-/// directory. Markers are taken for what stands at their name: they have no versions.
+/// directory. Markers have no versions, so one that is not older than what stands under the data file's name by now is
+/// taken for that one's, and kept.
 pub fn dispose_marker(
     root: &RootDir,
     marker: &BelowRoot,
+    data: &BelowRoot,
     speaks_for: &dyn Fn(&Path) -> bool,
     key_id: KeyId,
     after: &After,
@@ -142,7 +148,11 @@ pub fn dispose_marker(
     };
     match place.stat() {
         Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
-            job.remove_or_move(&place, fingerprint(&stat))
+            let version = fingerprint(&stat);
+            match root.fingerprint_at(data) {
+                Ok(Some(again)) if again.mtime_ns <= version.mtime_ns => Ok(Disposed::Kept),
+                _ => job.remove_or_move(&place, version),
+            }
         }
         Ok(_) => Ok(Disposed::Kept),
         Err(Errno::NOENT) => Ok(Disposed::Gone),
@@ -169,6 +179,7 @@ impl Job<'_> {
             let stat = rustix::fs::fstat(&file)?;
             Ok((is_version(&stat, expected), writer_of(&file, Thoroughness::Lease)))
         });
+        reach(Point::Judged);
         match judged {
             Ok((true, WriterState::None | WriterState::Unknown)) => match self.remove_or_move(aside, expected) {
                 Ok(Disposed::Changed(_)) => self.restore(original, aside).map(Disposed::Changed),
@@ -190,16 +201,17 @@ impl Job<'_> {
         for number in 1_u32.. {
             let place = original.beside(name).map_err(|errno| self.failed(errno))?;
             match aside.rename_to(&place) {
-                Ok(()) if number == 1 => return Ok(None),
-                Ok(()) => return Ok(Some(self.absolute().with_file_name(place.name))),
+                Ok(()) => {
+                    reach(Point::PutBack);
+                    return Ok((number > 1).then(|| self.absolute().with_file_name(place.name)));
+                }
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(self.failed(errno)),
             }
-            let suffix = match number {
-                1 => format!(".{}", self.key_id),
-                number => format!(".{}-{number}", self.key_id),
+            name = match number {
+                1 => name_beside(&original.name, self.key_id),
+                number => fitted("", &original.name, OsStr::new(&format!(".{}-{number}", self.key_id))),
             };
-            name = fitted("", &original.name, OsStr::new(&suffix));
         }
         Err(self.failed(Errno::EXIST))
     }
@@ -208,7 +220,10 @@ impl Job<'_> {
         match self.after {
             After::Keep => Ok(Disposed::Kept),
             After::Delete => match from.unlink() {
-                Ok(()) => Ok(Disposed::Deleted),
+                Ok(()) => {
+                    reach(Point::Deleted);
+                    Ok(Disposed::Deleted)
+                }
                 Err(Errno::NOENT) => Ok(Disposed::Gone),
                 Err(errno) => Err(self.failed(errno)),
             },
@@ -219,23 +234,24 @@ impl Job<'_> {
     fn move_to(&self, from: &Place, directory: &Path, version: Fingerprint) -> Result<Disposed, DisposeError> {
         let no_directory =
             |source| DisposeError::Directory { path: self.absolute(), directory: directory.to_owned(), source };
-        std::fs::create_dir_all(directory).map_err(|error| {
-            no_directory(OpenError::new(directory, Errno::from_io_error(&error).unwrap_or(Errno::IO)))
-        })?;
-        let target_root = RootDir::open(directory).map_err(no_directory)?;
+        let target_root = RootDir::make(directory).map_err(no_directory)?;
         let target = Place::make(&target_root, self.path).map_err(no_directory)?;
+        reach(Point::MoveDirectoryMade);
         let failed_there = |errno| no_directory(OpenError::new(&target_root.path().join(self.path.as_path()), errno));
         let second = target.beside(conflicting(&target.name, self.key_id)).map_err(failed_there)?;
         for target in [target, second] {
             let moved = match from.rename_to(&target) {
                 Err(Errno::XDEV) => self.copy_to(from, &target, version),
-                result => result,
+                result => result.inspect(|()| reach(Point::Moved)),
             };
             match moved {
                 Ok(()) => {}
                 Err(Errno::NOENT) => return Ok(Disposed::Gone),
                 // A crash after a copy leaves both; the second copy is not needed.
-                Err(Errno::EXIST) if same_bytes(from, &target) => from.unlink().map_err(|errno| self.failed(errno))?,
+                Err(Errno::EXIST) if same_bytes(from, &target) => {
+                    from.unlink().map_err(|errno| self.failed(errno))?;
+                    reach(Point::CopyFound);
+                }
                 Err(Errno::EXIST) => continue,
                 // The version changed while it was copied.
                 Err(Errno::STALE) => return Ok(Disposed::Changed(None)),
@@ -259,31 +275,41 @@ impl Job<'_> {
         let temporary = to.beside(own_name(&to.name, self.key_id))?;
         let mut source = from.open()?;
         let stat = rustix::fs::fstat(&source)?;
+        // Not a byte of anything else is copied, such as of a file from elsewhere that was linked here meanwhile.
+        if !is_version(&stat, version) {
+            return Err(Errno::STALE);
+        }
         // Of an earlier attempt.
         match temporary.unlink() {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
         }
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let copy = rustix::fs::openat(temporary.dir(), &temporary.name, flags, Mode::from_raw_mode(0o600))?;
-        let mut copy = std::fs::File::from(copy);
+        let mut copy = temporary.create()?;
+        reach(Point::CopyCreated);
         let copied = (|| {
             io::copy(&mut source, &mut copy).map_err(as_errno)?;
-            rustix::fs::fchmod(&copy, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
+            reach(Point::Copied);
+            // The copy belongs to this user: a set-ID bit would give the application this user's rights.
+            rustix::fs::fchmod(&copy, Mode::from_raw_mode(stat.st_mode & 0o777))?;
             let times = Timestamps {
                 last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: nanoseconds(stat.st_atime_nsec) },
                 last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: nanoseconds(stat.st_mtime_nsec) },
             };
             rustix::fs::futimens(&copy, &times)?;
             rustix::fs::fsync(&copy)?;
+            reach(Point::CopyFlushed);
             if !is_version(&rustix::fs::fstat(&source)?, version)
                 || writer_of(&source, Thoroughness::Lease) == WriterState::Open
             {
                 return Err(Errno::STALE);
             }
             temporary.rename_to(to)?;
+            reach(Point::CopyNamed);
             sync_directory(to)?;
-            from.unlink()
+            reach(Point::CopyDurable);
+            from.unlink()?;
+            reach(Point::CopiedAndRemoved);
+            Ok(())
         })();
         if copied.is_err() {
             // After the rename there is none; then the original stays and the next attempt finds both the same.
@@ -345,6 +371,11 @@ impl Job<'_> {
 /// `.<name>.<key id>.archived`: what selection knows as a name of our own.
 fn own_name(name: &OsStr, key_id: KeyId) -> OsString {
     fitted(".", name, OsStr::new(&format!(".{key_id}.archived")))
+}
+
+/// `<name>.<key id>`: what a file that was set aside is called where its own name is taken by the time it gets it back.
+pub fn name_beside(name: &OsStr, key_id: KeyId) -> OsString {
+    fitted("", name, OsStr::new(&format!(".{key_id}")))
 }
 
 /// `<stem>.<first 8 digits of the key id><extension>`.

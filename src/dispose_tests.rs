@@ -194,13 +194,14 @@ fn a_move_to_another_filesystem_keeps_mode_and_time() {
         eprintln!("skipped: there is no second filesystem to write to");
         return;
     }
-    fs::set_permissions(fixture.at("a.csv"), fs::Permissions::from_mode(0o640)).unwrap();
+    // The copy is this user's, so it must not lend this user's rights to whoever runs it.
+    fs::set_permissions(fixture.at("a.csv"), fs::Permissions::from_mode(0o6640)).unwrap();
     let out = tempfile::tempdir_in(other).unwrap();
     let after = After::Move(out.path().join("x"));
     assert_eq!(fixture.after(&after).unwrap(), Disposed::Moved(out.path().join("x/d/a.csv")));
     let moved = fs::metadata(out.path().join("x/d/a.csv")).unwrap();
     let mtime = moved.mtime() * 1_000_000_000 + moved.mtime_nsec();
-    assert_eq!((moved.mode() & 0o777, mtime), (0o640, fixture.version.mtime_ns));
+    assert_eq!((moved.mode() & 0o7777, mtime), (0o640, fixture.version.mtime_ns));
     assert_eq!(fs::read_to_string(out.path().join("x/d/a.csv")).unwrap(), "archived");
     assert!(fixture.names().is_empty());
     assert_eq!(fs::read_dir(out.path().join("x/d")).unwrap().count(), 1);
@@ -249,7 +250,7 @@ fn a_marker_goes_with_the_last_file_it_speaks_for() {
     let marker = BelowRoot::new("d/_SUCCESS").unwrap();
     fs::write(fixture.at("_SUCCESS"), "").unwrap();
     let dispose_marker = |speaks_for: &dyn Fn(&Path) -> bool, after: &After| {
-        dispose_marker(&fixture.root, &marker, speaks_for, KEY, after).unwrap()
+        dispose_marker(&fixture.root, &marker, &fixture.path, speaks_for, KEY, after).unwrap()
     };
     assert_eq!(dispose_marker(&|path| path == Path::new("d/a.csv"), &After::Delete), Disposed::Kept);
     assert_eq!(dispose_marker(&|_| false, &After::Keep), Disposed::Kept);

@@ -4,23 +4,25 @@ use crate::domain::Totals;
 
 /// How a run ended. The numbers are part of the command line's contract and never change their meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// Every candidate was archived or skipped.
-    Done = 0,
+    Done,
     /// Some files failed; the summary names them.
-    SomeFailed = 1,
+    SomeFailed,
     /// The command line or the configuration is wrong; nothing was attempted.
-    Usage = 2,
+    Usage,
     /// The destination cannot be reached, or it refused us (authentication, host key).
-    Destination = 3,
+    Destination,
     /// Stopped with work left: the grace was over, or files were still being written.
-    WorkLeft = 4,
+    WorkLeft,
     /// A second interrupt: stopped at once.
-    Interrupted = 130,
+    Interrupted,
+    /// What the command of `run` exited with, where that was not 0.
+    Command(u8),
 }
 
 impl Exit {
+    /// Those of our own.
     pub const ALL: [Self; 6] =
         [Self::Done, Self::SomeFailed, Self::Usage, Self::Destination, Self::WorkLeft, Self::Interrupted];
 
@@ -36,7 +38,15 @@ impl Exit {
     }
 
     pub fn code(self) -> u8 {
-        self as u8
+        match self {
+            Self::Done => 0,
+            Self::SomeFailed => 1,
+            Self::Usage => 2,
+            Self::Destination => 3,
+            Self::WorkLeft => 4,
+            Self::Interrupted => 130,
+            Self::Command(code) => code,
+        }
     }
 
     /// One line for help texts and man pages.
@@ -48,6 +58,7 @@ impl Exit {
             Self::Destination => "destination unreachable, or it refused us (authentication, host key)",
             Self::WorkLeft => "stopped with work left (grace over, or files still being written)",
             Self::Interrupted => "second interrupt: stopped at once",
+            Self::Command(_) => "what the command of `run` exited with",
         }
     }
 }

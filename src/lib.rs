@@ -18,13 +18,16 @@
 //! - [`report`]: progress, logs and the summary
 //! - [`embedded`]: an SFTP server of our own, for the demo and for development; [`demo`]
 //! - [`check`]: would it work? every step of an upload, tried one by one
-//! - [`app`]: one function a command; [`exit`]: the exit codes; [`shutdown`]: signals
+//! - [`failpoint`]: where tests let the program die
+//! - [`app`]: one function a command; [`exit`]: the exit codes; [`shutdown`]: signals;
+//!   [`command`]: the process that `run` accompanies
 //!
 //! Imports go one way: `main → app → pipeline → components → domain`; components do not import each other.
 
 pub mod app;
 pub mod check;
 pub mod cli;
+pub mod command;
 pub mod config;
 pub mod demo;
 pub mod destination;
@@ -32,6 +35,10 @@ pub mod dispose;
 pub mod domain;
 pub mod embedded;
 pub mod exit;
+pub mod failpoint;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ledger;
 pub mod localfs;
 pub mod pipeline;

@@ -63,6 +63,8 @@ pub struct Waiting<K> {
     /// How many wait for no time.
     for_event: usize,
     next_number: u64,
+    /// A file was not held, or gave up its place.
+    forgot: bool,
 }
 
 #[derive(Debug)]
@@ -89,7 +91,7 @@ enum When {
 impl<K: Eq + Hash> Waiting<K> {
     /// Holds at most `capacity` files.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, files: HashMap::new(), order: BTreeMap::new(), for_event: 0, next_number: 0 }
+        Self { capacity, files: HashMap::new(), order: BTreeMap::new(), for_event: 0, next_number: 0, forgot: false }
     }
 
     /// Takes in what was seen of a file at `now`.
@@ -113,6 +115,8 @@ impl<K: Eq + Hash> Waiting<K> {
             self.order.insert(position, Arc::clone(&key));
             let held = Held { fingerprint: seen.fingerprint, since, first_seen, deferral: deferral.clone(), position };
             self.files.insert(key, held);
+        } else {
+            self.forgot = true;
         }
         Decision::Wait { deferral, until }
     }
@@ -132,6 +136,23 @@ impl<K: Eq + Hash> Waiting<K> {
         self.order.range(..=end).take(limit).map(|(_, key)| Arc::clone(key)).collect()
     }
 
+    /// Tells the looks that came before from those that come after.
+    pub fn mark(&self) -> u64 {
+        self.next_number
+    }
+
+    /// At most `limit` files that wait for something other than time, and were last looked at before that mark. They stay
+    /// held until they are observed or forgotten, so the caller does one of the two with each.
+    pub fn for_event(&self, mark: u64, limit: usize, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
+        let waiting = self.order.range(Position(When::Event, 0)..Position(When::Event, mark));
+        waiting.filter(|(_, key)| wanted(key)).take(limit).map(|(_, key)| Arc::clone(key)).collect()
+    }
+
+    /// Whether a file is held that is due at some time, event or not.
+    pub fn waits_for_time(&self, key: &K) -> bool {
+        self.files.get(key).is_some_and(|held| held.position.0 != When::Event)
+    }
+
     /// For a file that went away, or that somebody else looks after now.
     pub fn forget(&mut self, key: &K) {
         self.remove(key);
@@ -141,6 +162,11 @@ impl<K: Eq + Hash> Waiting<K> {
     /// forgotten, and must name them again.
     pub fn room(&self) -> usize {
         self.capacity.saturating_sub(self.files.len() - self.for_event)
+    }
+
+    /// Whether any file that waits was ever not held for want of room: only a scan names it again.
+    pub fn forgot_any(&self) -> bool {
+        self.forgot
     }
 
     pub fn contains(&self, key: &K) -> bool {
@@ -186,6 +212,7 @@ impl<K: Eq + Hash> Waiting<K> {
                 let key = last.remove();
                 self.files.remove(&key);
                 self.for_event -= 1;
+                self.forgot = true;
                 true
             }
             _ => false,
@@ -259,13 +286,35 @@ mod tests {
     }
 
     #[test]
+    fn files_that_wait_for_an_event_are_told_apart_by_their_last_look() {
+        let (mut waiting, now) = (Waiting::new(10), Instant::now());
+        let missing = seen(1, MarkerState::Missing("m".into()), WriterState::None);
+        for key in ["a", "b", "c"] {
+            waiting.observe(key, &missing, RULES, now);
+        }
+        waiting.observe("timed", &quiet(1), RULES, now);
+        assert!(waiting.waits_for_time(&"timed") && !waiting.waits_for_time(&"a") && !waiting.waits_for_time(&"x"));
+        let mark = waiting.mark();
+        waiting.observe("b", &missing, RULES, now);
+        let unmet = |waiting: &Waiting<_>, limit| waiting.for_event(mark, limit, |_| true);
+        assert_eq!(unmet(&waiting, 9), [Arc::new("a"), Arc::new("c")]);
+        assert_eq!(unmet(&waiting, 1), [Arc::new("a")]);
+        assert_eq!(waiting.for_event(mark, 9, |key| *key == "c"), [Arc::new("c")]);
+        waiting.forget(&"a");
+        waiting.observe("c", &missing, RULES, now);
+        assert!(unmet(&waiting, 9).is_empty());
+    }
+
+    #[test]
     fn at_the_bound_files_that_wait_for_a_marker_make_room() {
         let (mut waiting, now) = (Waiting::new(2), Instant::now());
         let missing = seen(1, MarkerState::Missing("m".into()), WriterState::None);
         waiting.observe("a", &missing, RULES, now);
         waiting.observe("b", &quiet(1), RULES, now);
         assert!(waiting.room() > 0);
+        assert!(!waiting.forgot_any());
         waiting.observe("c", &quiet(1), RULES, now);
+        assert!(waiting.forgot_any());
         assert!(waiting.room() == 0 && waiting.len() == 2);
         waiting.observe("d", &quiet(1), RULES, now);
         waiting.observe("e", &missing, RULES, now);
@@ -362,6 +411,103 @@ mod tests {
                 }
             }
             prop_assert!(waiting.is_empty());
+        }
+
+        /// The same of several files at once, whose markers come and go: no file is ready without its marker, while it is
+        /// open, or before it was quiet; and once all is quiet, looking at what is due when it is due finds every one, each
+        /// within the settle time and one recheck.
+        #[test]
+        fn markers_and_writers_are_waited_for(acts in proptest::collection::vec((0..3_usize, change(), 0u64..2500), 1..80)) {
+            let mut waiting = Waiting::new(3);
+            let mut now = Instant::now();
+            let mut files = [File::default(), File::default(), File::default()];
+            for (name, change, pause) in acts {
+                now += Duration::from_millis(pause);
+                let file = &mut files[name];
+                match change {
+                    Change::Open => file.open = true,
+                    Change::Write if file.open => file.version.size += 1,
+                    Change::Write => {}
+                    Change::Close => file.open = false,
+                    Change::Replace => file.version.inode += 1,
+                    Change::Mark => file.marked = true,
+                    Change::Unmark => file.marked = false,
+                    Change::Look => {
+                        let ready = file.look(&mut waiting, name, now);
+                        prop_assert_eq!(ready, file.marked && !file.open && file.quiet_for(now) >= RULES.settle);
+                        prop_assert_eq!(waiting.contains(&name), !ready);
+                        if ready {
+                            file.first_look = None;
+                        }
+                    }
+                }
+                // Whatever waits for more than its marker is due some day.
+                let held = waiting.iter().filter(|(_, _, why)| !matches!(why, Deferral::NoMarker(_))).count();
+                prop_assert_eq!(waiting.next_due().is_some(), held > 0);
+            }
+            // All writers stop, all markers come, and the events of that lead to one look at each.
+            let still_at = now;
+            let mut ready = 0;
+            for (name, file) in files.iter_mut().enumerate() {
+                (file.open, file.marked) = (false, true);
+                ready += usize::from(file.look(&mut waiting, name, now));
+            }
+            while let Some(due) = waiting.next_due() {
+                now = now.max(due);
+                prop_assert!(now <= still_at + RULES.settle + WRITER_RECHECK);
+                for name in waiting.due(now, 2) {
+                    ready += usize::from(files[*name].look(&mut waiting, *name, now));
+                }
+            }
+            prop_assert_eq!((ready, waiting.len()), (3, 0));
+        }
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Change {
+        Open,
+        Write,
+        Close,
+        Replace,
+        Mark,
+        Unmark,
+        Look,
+    }
+
+    fn change() -> impl Strategy<Value = Change> {
+        use Change::*;
+        prop_oneof![1 => Just(Open), 2 => Just(Write), 2 => Just(Close), 1 => Just(Replace), 2 => Just(Mark), 1 => Just(Unmark), 6 => Just(Look)]
+    }
+
+    /// A file as its writer knows it, and what a look remembers of it.
+    #[derive(Debug)]
+    struct File {
+        version: Fingerprint,
+        open: bool,
+        marked: bool,
+        first_look: Option<(Fingerprint, Instant)>,
+    }
+
+    impl Default for File {
+        fn default() -> Self {
+            let version = Fingerprint { inode: 1, size: 0, mtime_ns: 0 };
+            Self { version, open: false, marked: false, first_look: None }
+        }
+    }
+
+    impl File {
+        fn look(&mut self, waiting: &mut Waiting<usize>, name: usize, now: Instant) -> bool {
+            if self.first_look.is_none_or(|(seen, _)| seen != self.version) {
+                self.first_look = Some((self.version, now));
+            }
+            let marker = if self.marked { MarkerState::Stands } else { MarkerState::Missing("m".into()) };
+            let writer = if self.open { WriterState::Open } else { WriterState::None };
+            let seen = Observation { fingerprint: self.version, marker, writer };
+            waiting.observe(name, &seen, RULES, now) == Decision::Ready
+        }
+
+        fn quiet_for(&self, now: Instant) -> Duration {
+            self.first_look.map_or(Duration::ZERO, |(_, at)| now - at)
         }
     }
 }

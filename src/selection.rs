@@ -1,7 +1,6 @@
 //! Which files of a source count: a pure function of the path. Nothing here looks at a disk.
 //!
-//! A glob without `/` matches the file's own name at any depth, one with `/` the whole path below the source, as in
-//! gitignore and rclone. `*` and `?` do not match `/`; `**` does.
+//! Globs ([`crate::domain::glob`]) are as in gitignore and rclone.
 //!
 //! 1. What the archiver itself leaves beside a file (see [`is_own_name`]) and markers are never candidates.
 //! 2. An exclude wins over everything else. One that matches a directory excludes all below it.
@@ -13,11 +12,10 @@ use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobSet, GlobSetBuilder};
 
-pub mod marker;
-
-pub use marker::{MarkedBy, MarkerPattern};
+use crate::domain::glob;
+pub use crate::domain::marker::{MarkedBy, MarkerPattern};
 
 /// Names that writers give to files they have not finished; left out unless an include asks for them. Each is a `*` and
 /// an ending.
@@ -75,22 +73,20 @@ impl Selection {
     /// An error lists every glob that cannot be read.
     pub fn new(include: &[String], exclude: &[String], marker: Option<&MarkerPattern>) -> Result<Self, String> {
         let mut errors = Vec::new();
-        let mut compiled = |globs: &[String]| {
+        let mut compiled = |globs: &[String], compile: fn(&str) -> Result<Glob, String>| {
             let mut set = GlobSetBuilder::new();
             for text in globs {
-                match glob(text) {
+                match compile(text) {
                     Ok(glob) => drop(set.add(glob)),
                     Err(error) => errors.push(error),
                 }
             }
             set.build().map_err(|error| error.to_string())
         };
-        let excluded: Vec<_> = exclude.iter().map(|text| text.trim_end_matches('/').to_owned()).collect();
-        let included: Vec<_> =
-            include.iter().map(|text| if text.ends_with('/') { format!("{text}**") } else { text.clone() }).collect();
-        let exclude = compiled(&excluded)?;
-        let include_set = compiled(&included)?;
-        let reach = compiled(&included.iter().flat_map(|text| reach(text)).collect::<Vec<_>>());
+        let exclude = compiled(exclude, glob::exclude)?;
+        let include_set = compiled(include, glob::include)?;
+        let reach: Vec<_> = include.iter().flat_map(|text| glob::reach(text)).collect();
+        let reach = compiled(&reach, glob::include);
         if !errors.is_empty() {
             return Err(errors.join("; "));
         }
@@ -158,43 +154,6 @@ impl Selection {
     }
 }
 
-/// Compiles one glob: on the name at any depth without `/`, on the whole path with one; a leading `/` is the source.
-fn glob(text: &str) -> Result<globset::Glob, String> {
-    let pattern = match text.strip_prefix('/') {
-        Some(anchored) => anchored.to_owned(),
-        None if text.contains('/') => text.to_owned(),
-        None => format!("**/{text}"),
-    };
-    if text.is_empty() || pattern.is_empty() {
-        return Err("an empty glob matches nothing; write `*` for every file".into());
-    }
-    GlobBuilder::new(&pattern)
-        .literal_separator(true)
-        .build()
-        .map_err(|error| format!("`{text}` is no glob ({}); write it as in `*.csv` or `out/**/*.csv`", error.kind()))
-}
-
-/// Globs of the directories on the way to what an include may match.
-fn reach(include: &str) -> Vec<String> {
-    let anchored = include.trim_start_matches('/');
-    // Alternatives, classes and escapes may hide a `/`.
-    let anywhere = !include.contains('/') || anchored.contains(['{', '[', '\\']);
-    if anywhere {
-        return vec!["**".to_owned()];
-    }
-    let parts: Vec<_> = anchored.split('/').collect();
-    let mut globs = Vec::new();
-    for end in 1..parts.len() {
-        if parts[..end].iter().any(|part| part.contains("**")) {
-            let fixed = parts.iter().position(|part| part.contains("**")).unwrap_or(0);
-            globs.push(format!("/{}", [&parts[..fixed], &["**"]].concat().join("/")));
-            break;
-        }
-        globs.push(format!("/{}", parts[..end].join("/")));
-    }
-    globs
-}
-
 /// Whether the archiver itself gave this name: `.<name>.<12 hexadecimal digits>.archived` (a file on its way out) or
 /// [`CANARY_PREFIX`].
 pub fn is_own_name(name: &OsStr) -> bool {
@@ -231,9 +190,60 @@ mod tests {
             let path = Path::new(&path);
             prop_assert_eq!(has_hidden_part(path), path.iter().any(|part| part.as_bytes().starts_with(b".")));
             if let Some(name) = path.file_name() {
-                let globs = IN_FLIGHT.map(|text| glob(text).unwrap().compile_matcher());
+                let globs = IN_FLIGHT.map(|text| glob::include(text).unwrap().compile_matcher());
                 prop_assert_eq!(is_in_flight(name), globs.iter().any(|glob| glob.is_match(name)));
             }
+        }
+    }
+
+    /// The rule of globs for the part of the syntax that people use most, as slow as it is plain.
+    fn covers(glob: &str, path: &str) -> bool {
+        fn name(glob: &[u8], text: &[u8]) -> bool {
+            match (glob.split_first(), text.split_first()) {
+                (None, None) => true,
+                (Some((b'*', rest)), _) => (0..=text.len()).any(|from| name(rest, &text[from..])),
+                (Some((g, glob)), Some((t, text))) => (*g == b'?' || g == t) && name(glob, text),
+                _ => false,
+            }
+        }
+        fn parts(glob: &[&str], path: &[&str]) -> bool {
+            match (glob.split_first(), path.split_first()) {
+                (None, None) => true,
+                // At the end it stands for something, elsewhere for nothing as well.
+                (Some((&"**", [])), _) => !path.is_empty(),
+                (Some((&"**", rest)), _) => (0..=path.len()).any(|from| parts(rest, &path[from..])),
+                (Some((g, glob)), Some((p, path))) => name(g.as_bytes(), p.as_bytes()) && parts(glob, path),
+                _ => false,
+            }
+        }
+        let path: Vec<_> = path.split('/').collect();
+        match glob.strip_prefix('/') {
+            None if !glob.contains('/') => name(glob.as_bytes(), path[path.len() - 1].as_bytes()),
+            anchored => parts(&anchored.unwrap_or(glob).split('/').collect::<Vec<_>>(), &path),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 4, ..Default::default() })]
+        /// What is a candidate follows from the four rules alone, and a walk enters every directory above one.
+        #[test]
+        fn any_globs_select_what_the_rules_say(
+            include in proptest::collection::vec("/?((a|b|[*]|a[*]|[?]|[*][*]|[.]a)/){0,3}(a|b|[*]|[*]b|[*]~|[?])", 0..3),
+            exclude in proptest::collection::vec("/?((a|b|[*][*])/){0,2}(a|b|[.]a|a[?])", 0..2),
+            path in "((a|b|ab|[.]a|c)/){0,4}(a|b|ab|[.]a|c~|a[.]tmp)",
+        ) {
+            let selection = Selection::new(&include, &exclude, None).unwrap();
+            let ancestors: Vec<_> = path.match_indices('/').map(|(at, _)| &path[..at]).collect();
+            let excluded = exclude.iter().any(|glob| ancestors.iter().chain([&&*path]).any(|part| covers(glob, part)));
+            let hidden = path.split('/').any(|part| part.starts_with('.'));
+            let in_flight = path.ends_with('~') || path.ends_with(".tmp");
+            let wanted = match include.is_empty() {
+                true => !hidden && !in_flight,
+                false => include.iter().any(|glob| covers(glob, &path)),
+            };
+            let found = takes(&selection, &path);
+            prop_assert_eq!(found, wanted && !excluded);
+            prop_assert!(!found || ancestors.iter().all(|directory| selection.enter(Path::new(directory))));
         }
     }
 
@@ -290,6 +300,10 @@ mod tests {
         let some = selection(&["out/*/a.csv", ".cfg/**/x"], &[]);
         for dir in ["out", "out/1", ".cfg", ".cfg/a/b"] {
             assert!(some.enter(Path::new(dir)), "{dir}");
+        }
+        let all_below = selection(&["logs/", "/a/b/**", "**/c/x"], &[]);
+        for dir in ["logs", "logs/a", "logs/a/b", "a", "a/b", "a/b/c", "z/c"] {
+            assert!(all_below.enter(Path::new(dir)), "{dir}");
         }
         for dir in ["in", "out/1/2", ".git"] {
             assert!(!some.enter(Path::new(dir)), "{dir}");

@@ -3,6 +3,9 @@
 mod architecture;
 #[path = "integration/bench.rs"]
 mod bench;
+#[cfg(feature = "failpoints")]
+#[path = "integration/chaos.rs"]
+mod chaos;
 #[path = "integration/check.rs"]
 mod check;
 #[path = "integration/cli.rs"]
@@ -21,18 +24,26 @@ mod demo;
 mod embedded;
 #[path = "integration/embedded_protocol.rs"]
 mod embedded_protocol;
+#[path = "integration/interop.rs"]
+mod interop;
 #[path = "integration/ledger.rs"]
 mod ledger;
 #[path = "integration/push.rs"]
 mod push;
 #[path = "integration/relay.rs"]
 mod relay;
+#[path = "integration/run_command.rs"]
+mod run_command;
+#[path = "integration/security.rs"]
+mod security;
 #[path = "integration/serve.rs"]
 mod serve;
 #[path = "integration/session.rs"]
 mod session;
 #[path = "integration/watch.rs"]
 mod watch;
+#[path = "integration/watch_clock.rs"]
+mod watch_clock;
 #[path = "integration/watch_crash.rs"]
 mod watch_crash;
 #[path = "integration/watch_files.rs"]
@@ -45,9 +56,17 @@ mod watch_lifecycle;
 mod watch_logins;
 #[path = "integration/watch_markers.rs"]
 mod watch_markers;
+#[path = "integration/watch_odd_files.rs"]
+mod watch_odd_files;
 #[path = "integration/watch_outages.rs"]
 mod watch_outages;
+#[path = "integration/watch_overload.rs"]
+mod watch_overload;
+#[path = "integration/watch_places.rs"]
+mod watch_places;
 #[path = "integration/watch_regressions.rs"]
 mod watch_regressions;
+#[path = "integration/watch_rotation.rs"]
+mod watch_rotation;
 #[path = "integration/watch_trees.rs"]
 mod watch_trees;

@@ -17,6 +17,8 @@ mod markdown;
 mod openssh;
 mod page;
 mod place;
+#[path = "../../tests/support/port.rs"]
+mod port;
 mod process;
 mod race;
 mod racers;

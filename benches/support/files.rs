@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use archiver::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Row, Sha256Digest, Status};
 use archiver::ledger::sqlite::DEFAULT_LEASE;
-use archiver::ledger::{Claim, ClaimReply, ClaimRequest, Ledger, Record, SqliteConfig, SqliteLedger};
+use archiver::ledger::{Claim, ClaimReply, ClaimRequest, Intention, Ledger, Record, RowOf, SqliteConfig, SqliteLedger};
 use chrono::{DateTime, Utc};
 
 /// Files of one claim, as in a run.
@@ -62,7 +62,9 @@ pub async fn claim(ledger: &SqliteLedger, files: std::ops::Range<u64>) -> Result
 /// What a worker tells the ledger of an archived file: the record, then the row.
 pub async fn archived(ledger: &SqliteLedger, number: u64, claim: Claim) -> Result<(), Failed> {
     let sha256 = Sha256Digest([number as u8; 32]);
-    ledger.record(&claim, Record { remote: claim.remote.clone(), sha256, recorded_at: Utc::now() }).await?;
+    ledger
+        .record(&claim, Record { remote: claim.remote.clone(), sha256, recorded_at: Utc::now() }, Intention::LeaveAlone)
+        .await?;
     let row = Row {
         source: "reports".into(),
         path: local_path(number),
@@ -74,7 +76,7 @@ pub async fn archived(ledger: &SqliteLedger, number: u64, claim: Claim) -> Resul
         attempts: 1,
         elapsed: Duration::from_millis(20),
     };
-    Ok(ledger.put_row(Some(&claim.key), row).await?)
+    Ok(ledger.put_rows(vec![RowOf::new(Some(&claim.key), row)]).await?)
 }
 
 fn local_path(number: u64) -> PathBuf {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::failed;
 use crate::config::Resolved;
@@ -29,14 +29,14 @@ use crate::source::list::{self, Listed, Lister, Paths};
 const PAGE: usize = 500;
 
 /// How long a second interrupt waits for the run to end in order: a locked ledger, or a dead disk, does not hold it up.
-const AT_ONCE: Duration = Duration::from_secs(3);
+pub const AT_ONCE: Duration = Duration::from_secs(3);
 
 pub async fn push(resolved: Resolved, console: Console) -> Exit {
     until_signalled(resolved, Mode::Push, console).await
 }
 
 pub async fn watch(resolved: Resolved, console: Console) -> Exit {
-    until_signalled(resolved, Mode::Watch, console).await
+    until_signalled(resolved, Mode::Watch(None), console).await
 }
 
 async fn until_signalled(resolved: Resolved, mode: Mode, console: Console) -> Exit {
@@ -61,10 +61,11 @@ async fn until_signalled(resolved: Resolved, mode: Mode, console: Console) -> Ex
 }
 
 /// Once, or until told to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Mode {
     Push,
-    Watch,
+    /// Somebody may wait for nothing being wrong with the settings, the ledger and the sources.
+    Watch(Option<oneshot::Sender<()>>),
 }
 
 /// A whole run, from the ledger's opening to the summary.
@@ -76,9 +77,9 @@ pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown
         Err(error) => return failed(console, "the ledger cannot be opened", &error.to_string(), None, Exit::Usage),
     };
     let reporter = Reporter::new();
-    let patience = match mode {
+    let patience = match &mode {
         Mode::Push => Patience::Once,
-        Mode::Watch => Patience::Persistent,
+        Mode::Watch(_) => Patience::Persistent,
     };
     let built = build::engine(settings.clone(), ledger.clone(), reporter.clone(), patience, hostname());
     let (engine, bad) = match built {
@@ -87,7 +88,7 @@ pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown
             return failed(console, "the settings cannot be used", &error.to_string(), error.hint(), Exit::Usage);
         }
     };
-    if mode == Mode::Watch {
+    if let Mode::Watch(_) = &mode {
         let files = engine.sources.iter().flat_map(|source| &source.entries).filter_map(|entry| match entry {
             Entry::File(candidate) => Some(format!(
                 "{} is a file; name its directory, and the file with `--include`",
@@ -104,10 +105,14 @@ pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown
         }
     }
     let engine = Arc::new(engine);
-    let input = match input(&engine, mode, bad) {
+    let input = match input(&engine, &mode, bad) {
         Ok(input) => input,
         Err(error) => return failed(console, "the list of files cannot be read", &error, None, Exit::Usage),
     };
+    if let Mode::Watch(Some(ready)) = mode {
+        // Nobody waits any more where it was told to stop meanwhile.
+        let _ = ready.send(());
+    }
     let progress = Progress::start(console, reporter.clone());
     let result = tokio::select! {
         result = run(engine.clone(), input, shutdown) => result,
@@ -169,9 +174,9 @@ fn hostname() -> String {
 }
 
 /// What the run takes in.
-fn input(engine: &Arc<Engine>, mode: Mode, bad: Vec<BadPath>) -> Result<Input, String> {
+fn input(engine: &Arc<Engine>, mode: &Mode, bad: Vec<BadPath>) -> Result<Input, String> {
     match (mode, engine.settings.files_from.clone()) {
-        (Mode::Watch, _) => Ok(Input::Watch),
+        (Mode::Watch(_), _) => Ok(Input::Watch),
         (Mode::Push, None) => Ok(Input::Once(bad)),
         (Mode::Push, Some(files)) => Ok(Input::Named(listed(engine, files)?, bad)),
     }

@@ -73,7 +73,7 @@ async fn show(
     story.open(place, &server, &url, ready.len(), &to_come);
 
     let shutdown = Shutdown::new();
-    let mut running = pin!(archive(settings, Mode::Watch, console, &shutdown));
+    let mut running = pin!(archive(settings, Mode::Watch(None), console, &shutdown));
     let acted = tokio::select! {
         // It should not end before it is told to; its exit code says why it did.
         exit = &mut running => return Ok(exit),

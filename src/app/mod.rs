@@ -1,26 +1,34 @@
 //! One function a command: settings in, exit code out. The only place that knows all the rooms.
 
 use std::io::{self, Write};
+use std::path::Path;
 
 use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, ConfigCommand};
 use crate::config::settings::{LogSettings, OutputSettings};
 use crate::config::{self, CommandKind, CommandLayer, Environment, Resolved};
+use crate::domain::display;
 use crate::exit::Exit;
 use crate::report::{Console, error, logging};
 
 mod archive;
 mod check;
 mod demo;
+mod run;
 mod runtime;
 mod serve;
 
 /// Runs one command line, from arguments to exit code.
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
-    let cli = match Cli::parse_from_arguments(arguments) {
+    runtime::keep_secrets();
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    let cli = match Cli::parse_from_arguments(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            // It quotes arguments as they are, so it is asked for anew with harmless ones.
+            let shown = arguments.iter().map(|argument| display::path(Path::new(argument)).to_string());
+            let error = Cli::parse_from_arguments(shown).err().unwrap_or(error);
             // Help and version go to standard output and are no error. A reader that went away needs neither.
             let _ = error.print();
             return if error.use_stderr() { Exit::Usage } else { Exit::Done };
@@ -30,6 +38,12 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
     match cli.command {
         Command::Push(args) => with_settings(args.layer(), &environment, CommandKind::Push, archive::push),
         Command::Watch(args) => with_settings(args.layer(), &environment, CommandKind::Watch, archive::watch),
+        Command::Run(args) => {
+            let command = args.command.clone();
+            with_settings(args.layer(), &environment, CommandKind::Watch, |resolved, console| {
+                run::run(resolved, command, environment.secrets().collect(), console)
+            })
+        }
         Command::Check(args) => with_settings(args.layer(), &environment, CommandKind::Check, check::run),
         Command::Demo(args) => {
             with_log(args.log.clone().layer(), &environment, CommandKind::Demo, |console| demo::run(args, console))

@@ -41,3 +41,13 @@ fn keep_memory() {
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn keep_memory() {}
+
+/// Keeps passwords and keys out of core dumps, and out of the reach of other processes of the same user: those can
+/// neither trace this one nor read its memory or environment (prctl(2), PR_SET_DUMPABLE). Programs that it starts are
+/// not affected.
+pub fn keep_secrets() {
+    use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::debug!(%error, "this process stays traceable");
+    }
+}

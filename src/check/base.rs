@@ -115,14 +115,14 @@ impl Run<'_> {
         let has = |name: &str| listed.iter().any(|entry| entry.name == name);
         // Where a whole system shows there is no chroot, and its directories are nothing to try.
         let whole = has("usr") && has("etc");
-        let mut places: Vec<String> = login.filter(|login| login != "/").into_iter().collect();
+        let mut places: Vec<String> = login.filter(|login| is_plain(login)).into_iter().collect();
         if !whole {
             let directories = listed
                 .iter()
                 .filter(|entry| matches!(entry.attributes.kind, Kind::Directory | Kind::Symlink | Kind::Unknown));
             for entry in directories {
                 let place = format!("/{}", entry.name);
-                if !places.contains(&place) {
+                if is_plain(&place) && !places.contains(&place) {
                     places.push(place);
                 }
             }
@@ -159,9 +159,23 @@ impl Run<'_> {
     }
 }
 
+/// Whether what a server calls a directory is a place below its root, whatever else it would lead us to.
+fn is_plain(place: &str) -> bool {
+    let parts = place.strip_prefix('/').map(|below| below.split('/'));
+    parts.is_some_and(|mut parts| parts.all(|part| !matches!(part, "" | "." | "..") && !part.contains('\0')))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_plain_places_are_tried() {
+        assert!(is_plain("/upload") && is_plain("/a/b c"));
+        for odd in ["", "/", "a", "../etc", "/..", "/a/../b", "/a//b", "//etc", "/a\0b", "/."] {
+            assert!(!is_plain(odd), "{odd:?}");
+        }
+    }
 
     #[test]
     fn names_of_probes_stay_below_their_place() {

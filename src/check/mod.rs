@@ -2,7 +2,7 @@
 //!
 //! - [`probe`]: what a step found; [`report`]: how it is shown
 //! - `local`: settings, sources and ledger; `network`: from the name to a session; `base`: where files go; `rights`: what
-//!   may be done there; `litter`: what has to be removed again
+//!   may be done there; `commit`: how a final name appears; `litter`: what has to be removed again
 //!
 //! Probes write only below a directory of their own, `.archiver-check-<random>`, and remove it at the end: also when a
 //! probe fails, at an interrupt, when the time is over, and on a new connection where the first one broke.
@@ -19,6 +19,7 @@ use crate::exit::Exit;
 use crate::shutdown::Shutdown;
 
 mod base;
+mod commit;
 mod litter;
 mod local;
 mod network;

@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use super::probe::{Name, Probe, Verdict};
 use crate::config::settings::SummaryFormat;
-use crate::domain::display::escaped;
-use crate::report::{Colour, inert};
+use crate::domain::display::{escaped, inert};
+use crate::report::Colour;
 
 /// The version of the JSON document's shape. New keys may appear in it; a change of meaning makes a new version.
 const VERSION: u32 = 1;

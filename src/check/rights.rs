@@ -6,12 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use chrono::Utc;
 
 use super::base::{Base, below, or_here};
+use super::commit::Commit;
 use super::network::wants_sync;
 use super::probe::{Name, Probe, Verdict};
 use super::{Run, Skip};
 use crate::destination::DestinationError;
 use crate::destination::error::StatusCode;
-use crate::destination::sftp::{Attributes, OpenHow, RemoteFile, RenameBehaviour, Session};
+use crate::destination::sftp::{Attributes, OpenHow, RemoteFile, Session};
 use crate::domain::{DateFrom, Publish, RemotePath, Verify};
 
 /// A modification time that no server gives by itself: 2001-09-09T01:46:40Z.
@@ -204,32 +205,45 @@ impl Run<'_> {
     ) -> Result<Probe, DestinationError> {
         let file = session.open(taken, OpenHow::CreateNew).await?;
         session.close(&file).await?;
-        match session.rename(free, taken).await {
+        let refuses = match session.rename(free, taken).await {
+            Ok(()) => false,
             Err(error) if error.status.is_none() => return Err(error),
-            // Refused, and both stand as they stood?
-            Err(_) => {
-                let kept = session.lstat(taken).await?.is_some_and(|kept| kept.size.is_none_or(|size| size == 0));
-                return Ok(match kept && session.lstat(free).await?.is_some() {
-                    true => Probe::ok(Name::Rename, "works, and refuses a name that is taken"),
-                    false => Probe::fail(Name::Rename, "refused for a name that is taken, and yet carried out in part")
-                        .hint("this server loses files; do not use it"),
-                });
+            Err(_) => true,
+        };
+        // Whatever the server said: what stands now?
+        let kept = session.lstat(taken).await?.is_some_and(|kept| kept.size.is_none_or(|size| size == 0));
+        let left = session.lstat(free).await?.is_some();
+        match (refuses, kept, left) {
+            (true, true, true) | (false, _, false) => {}
+            (true, _, _) => {
+                let text = "refused for a name that is taken, and yet carried out in part";
+                return Ok(Probe::fail(Name::Rename, text).hint("this server loses files; do not use it"));
             }
-            Ok(()) => {}
+            (false, _, true) => {
+                let text = "the server says that it renamed onto a name that is taken, and did not";
+                return Ok(Probe::fail(Name::Rename, text).hint("this server loses files; do not use it"));
+            }
         }
-        let features = session.features();
-        if features.rename == RenameBehaviour::RefusesExisting {
-            return Ok(Probe::fail(
+        let linked = below(free.parent(), "linked");
+        self.litter.file(&linked);
+        let commit = Commit::find(session, taken, &linked).await?;
+        Ok(match (refuses, commit) {
+            (false, Commit::Rename) => Probe::fail(
                 Name::Rename,
                 "overwrites a name that is taken, which a server of this kind should not",
             )
-            .hint("the archiver relies on OpenSSH's refusal; report this server, and do not let others write there"));
-        }
-        let overwrites = Probe::warn(Name::Rename, "works, but overwrites a name that is taken");
-        Ok(match features.hardlink && session.hardlink(taken, free).await.is_ok() {
-            true => overwrites
-                .hint("nothing to do: the archiver gives a file its final name by a hard link, which never overwrites"),
-            false => overwrites.hint(
+            .hint("the archiver relies on OpenSSH's refusal; report this server, and do not let others write there"),
+            (true, commit) => Probe::ok(Name::Rename, format!("works, and refuses a name that is taken; {commit}")),
+            (false, Commit::HardLink) => {
+                let text = "works, but overwrites a name that is taken";
+                Probe::warn(Name::Rename, text)
+                    .hint(format!("nothing to do: {}, which never overwrites", Commit::HardLink))
+            }
+            (false, commit) => Probe::warn(
+                Name::Rename,
+                format!("works, but overwrites a name that is taken, and links are {}", commit.links()),
+            )
+            .hint(
                 "the archiver looks before it renames; another client that takes the same name in between loses its \
                  file, so let nobody else write below the base",
             ),

@@ -16,6 +16,7 @@ pub mod config;
 pub mod demo;
 pub mod man;
 pub mod push;
+pub mod run;
 pub mod serve;
 pub mod shared;
 pub mod watch;
@@ -25,6 +26,7 @@ pub use completions::CompletionsArgs;
 pub use config::{ConfigArgs, ConfigCommand, ShowArgs};
 pub use demo::DemoArgs;
 pub use push::PushArgs;
+pub use run::RunCommandArgs;
 pub use serve::ServeArgs;
 pub use watch::WatchArgs;
 
@@ -34,6 +36,7 @@ Examples:
   archiver check --to sftp://pine@host/upload           is the server fit for it?
   archiver push --to sftp://pine@host/upload reports/   upload what is finished
   archiver watch --to sftp://pine@host/upload reports/  keep going
+  archiver run --to sftp://pine@host/upload out/ -- ./make-reports
 
 Exit status:
   0    every file archived or skipped
@@ -41,7 +44,8 @@ Exit status:
   2    usage or configuration
   3    destination unreachable, or it refused us
   4    stopped with work left
-  130  second interrupt";
+  130  second interrupt
+`run` passes on what its command exits with.";
 
 /// Move finished files to an SFTP server, into dated folders, exactly once.
 #[derive(Debug, Parser)]
@@ -57,6 +61,8 @@ pub enum Command {
     Push(Box<PushArgs>),
     /// Keep going until told to stop, drain, print the summary.
     Watch(Box<WatchArgs>),
+    /// Run a command, watch while it lives, drain when it ends, exit with its code.
+    Run(Box<RunCommandArgs>),
     /// Probe the destination: configuration, network, host key, authentication, rights, server features.
     Check(Box<CheckArgs>),
     /// Show everything at once on an embedded SFTP server: no set-up, no network.

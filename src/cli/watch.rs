@@ -53,12 +53,18 @@ impl WatchArgs {
     pub fn layer(self) -> CommandLayer {
         let mut layer = self.shared.layer();
         self.run.apply(&mut layer);
+        self.watching.apply(&mut layer);
         layer.paths = self.paths;
-        layer.set("shutdown.grace", self.watching.grace);
-        layer.set("watch.until", self.watching.until);
-        layer.set("watch.idle-exit", self.watching.idle_exit);
-        layer.set("watch.watcher", self.watching.watcher);
-        layer.set("watch.scan-interval", self.watching.scan_interval);
         layer
+    }
+}
+
+impl WatchingArgs {
+    pub fn apply(self, layer: &mut CommandLayer) {
+        layer.set("shutdown.grace", self.grace);
+        layer.set("watch.until", self.until);
+        layer.set("watch.idle-exit", self.idle_exit);
+        layer.set("watch.watcher", self.watcher);
+        layer.set("watch.scan-interval", self.scan_interval);
     }
 }

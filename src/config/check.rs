@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use super::settings::SummaryRows;
-use crate::domain::{ByteRate, HumanDuration};
+use crate::domain::{ByteRate, HumanDuration, MarkerPattern, glob};
 
 /// No timer of the program needs more, and sums of such durations cannot overflow a clock.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
@@ -58,29 +58,28 @@ pub fn rows(text: &str) -> Result<SummaryRows, String> {
     text.parse().map(SummaryRows::Limit).map_err(|_| format!("`{text}` is neither `all` nor a number of rows"))
 }
 
-/// A glob of the syntax that selection uses.
-pub fn glob(text: &str) -> Result<(), String> {
-    match globset::Glob::new(text) {
-        Ok(_) if text.is_empty() => Err("an empty glob matches nothing; leave it out".into()),
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("`{text}` is no glob: {}; `\\` takes a special meaning away", error.kind())),
-    }
+/// A glob of `include`.
+pub fn include(text: &str) -> Result<(), String> {
+    compiles(glob::include(text)?)
+}
+
+/// A glob of `exclude`.
+pub fn exclude(text: &str) -> Result<(), String> {
+    compiles(glob::exclude(text)?)
+}
+
+/// Also one that is well written can be too large to match with.
+fn compiles(glob: globset::Glob) -> Result<(), String> {
+    let mut set = globset::GlobSetBuilder::new();
+    set.add(glob);
+    set.build().map(drop).map_err(|error| format!("it cannot be used: {}", error.kind()))
 }
 
 /// The name of a marker beside its data file, or a fixed name for a whole directory; `none` for no marker.
 pub fn marker(text: &str) -> Result<Option<String>, String> {
-    const HINT: &str = "write `{name}.done`, `{stem}.ok`, a fixed name such as `_SUCCESS`, or `none`";
-    let fixed = text.replace("{name}", "").replace("{stem}", "");
     match text {
         "none" => Ok(None),
-        "" => Err(format!("an empty marker can never stand; {HINT}")),
-        "{name}" => Err(format!("`{{name}}` is the data file itself; {HINT}")),
-        "." | ".." => Err(format!("`{text}` is no name of a file; {HINT}")),
-        _ if text.contains('/') => Err(format!("`{text}` has a `/`, but a marker stands beside its data file; {HINT}")),
-        _ if fixed.contains(['{', '}']) => {
-            Err(format!("`{text}` has a placeholder other than `{{name}}` and `{{stem}}`; {HINT}"))
-        }
-        _ => Ok(Some(text.to_owned())),
+        _ => text.parse::<MarkerPattern>().map(|_| Some(text.to_owned())),
     }
 }
 
@@ -134,7 +133,18 @@ mod tests {
         assert_eq!(marker("{name}.done"), Ok(Some("{name}.done".into())));
         assert_eq!(marker("_SUCCESS"), Ok(Some("_SUCCESS".into())));
         assert_eq!(marker("none"), Ok(None));
-        for bad in ["", "{name}", "done/{name}", "{file}.ok", "{name", "..", "{{name}}"] {
+        for bad in [
+            "",
+            "{name}",
+            "{stem}",
+            "{name}{stem}",
+            "{name}.{name}",
+            "done/{name}",
+            "{file}.ok",
+            "{name",
+            "..",
+            "{{name}}",
+        ] {
             assert!(marker(bad).unwrap_err().contains("`_SUCCESS`"), "{bad}");
         }
     }
@@ -166,7 +176,8 @@ mod tests {
     fn filters_and_globs_are_checked() {
         assert_eq!(log_filter("warn,archiver=debug"), Ok(()));
         assert!(log_filter("archiver=loud").is_err());
-        assert_eq!(glob("**/*.{csv,txt}"), Ok(()));
-        assert!(glob("a[").unwrap_err().contains("no glob"));
+        assert_eq!(include("**/*.{csv,txt}"), Ok(()));
+        assert!(include("a[").unwrap_err().contains("no glob"));
+        assert!(exclude("/").is_err() && include("/").is_ok());
     }
 }

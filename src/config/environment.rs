@@ -42,6 +42,15 @@ impl Environment {
         Self { variables, directory: "/nonexistent".into(), system_file: "/nonexistent".into() }
     }
 
+    /// The variables that hold secrets: no other process is to inherit them.
+    pub fn secrets(&self) -> impl Iterator<Item = String> {
+        let secret = |name: &&String| match target(name) {
+            Some(Target::Key(key) | Target::OfSource(_, key)) => key.kind == Kind::Secret,
+            Some(Target::Sources) | None => false,
+        };
+        self.variables.keys().filter(secret).cloned()
+    }
+
     /// The value, where it is set and not empty.
     pub(super) fn path(&self, name: &str) -> Option<PathBuf> {
         self.variables.get(name).filter(|value| !value.is_empty()).map(PathBuf::from)
@@ -137,6 +146,10 @@ fn sources(text: &str, origin: Origin, mistakes: &mut Vec<Mistake>) -> Vec<Value
 /// `archiver` (`ARCHIVER_SERVICE_HOST`, `ARCHIVER_PORT_22_TCP_ADDR`, …): they are nobody's mistake.
 fn unknown(name: &str) -> Option<String> {
     let rest = name.strip_prefix("ARCHIVER_")?;
+    #[cfg(feature = "failpoints")]
+    if name.starts_with(crate::failpoint::VARIABLE) {
+        return None;
+    }
     let port = |rest: &str| {
         rest.is_empty() || rest.strip_prefix('_').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
     };

@@ -2,7 +2,7 @@
 
 use super::check;
 use super::key::{Key, Kind};
-use super::settings::{LogFormat, ProgressMode, SummaryFormat, WatcherKind};
+use super::settings::{LogFormat, OnFailure, ProgressMode, SummaryFormat, WatcherKind};
 use crate::domain::{
     After, AfterFailure, DateFrom, DestinationUrl, Fsync, HostKeyPolicy, Layout, OnConflict, Publish, Timezone, Verify,
 };
@@ -15,13 +15,13 @@ pub static KEYS: &[Key] = &[
         .flag("--include")
         .unset("all files that are not excluded")
         .example(r#"["**/*.csv"]"#)
-        .check(check::glob),
+        .check(check::include),
     Key::new("exclude", "GLOB", "Leave out files whose path below the source matches; an include that matches wins")
         .kind(Kind::List)
         .flag("--exclude")
         .unset("hidden files and names in flight (*.tmp, *.part, *.partial, *.filepart, *.crdownload, *.swp, *~)")
         .example(r#"["scratch/**"]"#)
-        .check(check::glob),
+        .check(check::exclude),
     Key::new("marker", "PATTERN", "A file is finished only when this companion file stands: {name}.done, {stem}.ok, or a fixed name such as _SUCCESS for its whole directory; `none` for no marker")
         .flag("--marker")
         .example(r#""{name}.done""#)
@@ -143,7 +143,7 @@ pub static KEYS: &[Key] = &[
         .flag("--connections")
         .default("auto")
         .check(|text| check::count_or_auto(text).map(drop)),
-    Key::new("pool.jobs", "N", "Files in flight; `auto` follows the round trip time")
+    Key::new("pool.jobs", "N", "Files in flight to each destination; `auto` follows the round trip time")
         .kind(Kind::IntegerOr("auto"))
         .flag("--jobs")
         .default("auto")
@@ -222,4 +222,8 @@ pub static KEYS: &[Key] = &[
         .flag("--grace")
         .default("25s")
         .check(|text| check::duration(text).map(drop)),
+    Key::new("run.on-failure", "ACTION", "What `run` does with its command once archiving has failed for good: nothing, ask it to stop (SIGTERM), or stop it (SIGTERM, and SIGKILL when the grace is over)")
+        .flag("--on-failure")
+        .default("ignore")
+        .choice::<OnFailure>(OnFailure::NAMES),
 ];

@@ -10,7 +10,7 @@
 //! The precedence is stated by [`layer::Rank`], and only there. Mistakes are collected over all stages and reported
 //! together. Nothing here reads the process's environment: it comes in as an [`Environment`].
 
-mod check;
+pub(crate) mod check;
 mod defaults;
 mod environment;
 mod file;
@@ -33,7 +33,11 @@ pub use merge::Merged;
 pub use mistake::{ConfigErrors, Mistake};
 use settings::{LogSettings, Settings};
 
-use file::{ConfigFile, Syntax};
+#[cfg(test)]
+mod tests;
+
+pub(crate) use file::ConfigFile;
+use file::Syntax;
 use key::Key;
 use layer::{Layer, Origin};
 use merge::Layers;
@@ -78,6 +82,17 @@ pub fn resolve(command: &CommandLayer, environment: &Environment, kind: CommandK
         mistakes.push(mistake);
         None
     });
+    resolve_read(command, environment, kind, file, mistakes)
+}
+
+/// The same with the file already read, and the mistakes of that.
+pub(crate) fn resolve_read(
+    command: &CommandLayer,
+    environment: &Environment,
+    kind: CommandKind,
+    file: Option<ConfigFile>,
+    mut mistakes: Vec<Mistake>,
+) -> Result<Resolved, ConfigErrors> {
     // What an unread file would have said is unknown, so nothing is reported as missing.
     let readable = if mistakes.is_empty() { Syntax::Sound } else { Syntax::Broken };
     let (layers, syntax, warnings) = gather(command, environment, kind, file.as_ref(), &mut mistakes);

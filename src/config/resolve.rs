@@ -52,6 +52,7 @@ impl Resolver<'_> {
         let log = self.log(values);
         let output = self.output(values, command);
         let watch = self.watch(values);
+        let on_failure = self.value(values, "run.on-failure", str::parse);
         Some(Settings {
             destinations,
             sources: sources?,
@@ -62,6 +63,7 @@ impl Resolver<'_> {
             log: log?,
             output: output?,
             watch: watch?,
+            on_failure: on_failure?,
             repeat: command.repeat,
             execution: command.execution,
         })

@@ -39,6 +39,7 @@ pub struct Settings {
     pub log: LogSettings,
     pub output: OutputSettings,
     pub watch: WatchSettings,
+    pub on_failure: OnFailure,
     pub repeat: crate::domain::Repeat,
     pub execution: Execution,
 }
@@ -138,7 +139,7 @@ pub struct RetrySettings {
 pub struct PoolSettings {
     /// `None` for adaptive.
     pub connections: Option<u16>,
-    /// Files in flight; `None` for adaptive.
+    /// Files in flight to each destination; `None` for adaptive.
     pub jobs: Option<u16>,
     pub connect_timeout: Duration,
     /// Longest silence of a server that owes a reply.
@@ -236,6 +237,18 @@ pub enum WatcherKind {
     Poll,
 }
 
+/// What `run` does with its command once archiving has failed for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    #[default]
+    Ignore,
+    /// Asks it to stop.
+    Signal,
+    /// Asks it to stop, and kills it when the grace is over.
+    Exit,
+}
+
+named_choices!(OnFailure { "ignore" => Ignore, "signal" => Signal, "exit" => Exit });
 named_choices!(LogFormat { "text" => Text, "json" => Json });
 named_choices!(SummaryFormat { "table" => Table, "json" => Json, "csv" => Csv, "none" => None });
 named_choices!(ProgressMode { "auto" => Auto, "always" => Always, "never" => Never });

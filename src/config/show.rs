@@ -9,6 +9,7 @@ use super::Resolved;
 use super::key::{Default, Key, Kind, Scope, Within};
 use super::keys::KEYS;
 use super::layer::{Entry, Origin, Value, Values};
+use crate::domain::display;
 
 /// How settings are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -24,19 +25,27 @@ pub fn write(resolved: &Resolved, format: ShowFormat, out: &mut impl Write) -> i
     match format {
         ShowFormat::Toml => toml(resolved, out),
         ShowFormat::Json => {
-            serde_json::to_writer_pretty(&mut *out, &as_json(&resolved.merged))?;
-            writeln!(out)
+            let text = serde_json::to_string_pretty(&as_json(&resolved.merged))?;
+            writeln!(out, "{}", display::inert(&text))
         }
     }
 }
 
 /// A value as TOML writes it.
 pub(super) fn literal(key: &Key, value: &Value) -> String {
-    let string = |text: &String| toml::Value::String(text.clone()).to_string();
+    // As TOML writes it by itself, unless that would steer a terminal, or take several lines.
+    let string = |text: &String| {
+        let plain = toml::Value::String(text.clone()).to_string();
+        let harmless = display::escaped(&plain).to_string() == plain;
+        if harmless { plain } else { display::quoted(text) }
+    };
     match value {
         Value::Secret(_) => "(set)".into(),
-        Value::One(text) if key.kind != Kind::Text && text.bytes().all(|byte| byte.is_ascii_digit()) => text.clone(),
-        Value::One(text) => string(text),
+        Value::One(text) => match text.parse::<u64>() {
+            // Without the zeros and the plus sign that TOML would not have in front.
+            Ok(number) if key.kind != Kind::Text => number.to_string(),
+            _ => string(text),
+        },
         Value::Many(texts) => format!("[{}]", texts.iter().map(string).collect::<Vec<_>>().join(", ")),
     }
 }
@@ -66,7 +75,7 @@ fn line(key: &Key, name: &str, values: &Values, out: &mut impl Write) -> io::Res
 
 fn toml(resolved: &Resolved, out: &mut impl Write) -> io::Result<()> {
     match &resolved.file {
-        Some(path) => writeln!(out, "# configuration file: {}", crate::domain::display::path(path))?,
+        Some(path) => writeln!(out, "# configuration file: {}", display::path(path))?,
         None => writeln!(out, "# configuration file: none")?,
     }
     let mut table = None;

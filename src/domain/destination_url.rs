@@ -35,6 +35,24 @@ const RESERVED: &AsciiSet = &CONTROLS
     .add(b'%')
     .add(b'@');
 
+/// The same for a user, who may be called anything.
+const RESERVED_IN_USER: &AsciiSet = &RESERVED.add(b'/').add(b':').add(b'\\').add(b'[').add(b']').add(b'^').add(b'|');
+
+/// What no host is called, and what would mean something else in the canonical form or to the shell of a `ProxyCommand`.
+const NOT_IN_HOST: &[char] = &[
+    '/', '\\', '@', ':', '?', '#', '[', ']', '%', '<', '>', '^', '|', '&', ';', '$', '`', '\'', '"', '(', ')', '{',
+    '}', '*', '!', ',',
+];
+
+/// A host name or alias, decoded.
+fn host_name(text: &str) -> Result<String, String> {
+    let host = decoded(text)?;
+    if host.starts_with('-') || host.contains(char::is_whitespace) || host.contains(NOT_IN_HOST) {
+        return Err(format!("its host name has a character that no host name has; {HINT}"));
+    }
+    Ok(host)
+}
+
 fn decoded(text: &str) -> Result<String, String> {
     let text =
         percent_decode_str(text).decode_utf8().map_err(|_| format!("its percent escapes are not UTF-8; {HINT}"))?;
@@ -71,11 +89,14 @@ impl FromStr for DestinationUrl {
             return Err(format!("it contains a `?` or `#`, which must be written %3F or %23; {HINT}"));
         }
         let host = match url.host() {
-            Some(url::Host::Domain(name)) if !name.is_empty() => decoded(name)?,
+            Some(url::Host::Domain(name)) if !name.is_empty() => host_name(name)?,
             Some(url::Host::Ipv4(address)) => address.to_string(),
             Some(url::Host::Ipv6(address)) => address.to_string(),
             _ => return Err(format!("it names no host; {HINT}")),
         };
+        if url.port() == Some(0) {
+            return Err(format!("there is no port 0; {HINT}"));
+        }
         let user = match url.username() {
             "" => None,
             user => Some(decoded(user)?),
@@ -101,7 +122,7 @@ impl fmt::Display for DestinationUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("sftp://")?;
         if let Some(user) = &self.user {
-            write!(f, "{}@", utf8_percent_encode(user, RESERVED))?;
+            write!(f, "{}@", utf8_percent_encode(user, RESERVED_IN_USER))?;
         }
         if self.host.contains(':') {
             write!(f, "[{}]", self.host)?
@@ -149,6 +170,7 @@ mod tests {
             "sftp://h/~/in/box",
             "sftp://[::1]:22/x",
             "sftp://u%40corp@h/a%20b%25",
+            "sftp://a%3Ab%2Fc@h/",
         ] {
             let url: DestinationUrl = text.parse().unwrap();
             assert_eq!(url.to_string(), text);
@@ -168,6 +190,10 @@ mod tests {
         assert!(!error("u:secret@h:/x").contains("secret"));
         assert!(error("sftp://h/a/../b").contains(".."));
         assert!(error("sftp://h:99999/").contains("port"));
+        assert!(error("sftp://h:0/").contains("port 0"));
+        for host in ["a%40b", "a%2Fb", "a%3Ab", "-oProxyCommand=x", "a%20b", "$(x)"] {
+            assert!(error(&format!("sftp://{host}/")).contains("host name"), "{host}");
+        }
         assert!(error("nonsense").contains("sftp://"));
     }
 }

@@ -1,6 +1,6 @@
 //! The dated directory of a file: a strftime format, plus `{source}` and `{hostname}`.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use chrono::format::{Item, StrftimeItems};
@@ -14,7 +14,9 @@ impl FromStr for Layout {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if StrftimeItems::new(text).any(|item| matches!(item, Item::Error)) {
+        // Some, such as `%#z`, can only be read.
+        let written = Self(text.to_owned()).dated(DateTime::<Utc>::UNIX_EPOCH, Timezone::Utc);
+        if StrftimeItems::new(text).any(|item| matches!(item, Item::Error)) || written.is_err() {
             return Err(format!("`{text}` is no strftime format; the default is `%Y/%m/%d`"));
         }
         let placeholders = text.replace("{source}", "").replace("{hostname}", "");
@@ -24,7 +26,7 @@ impl FromStr for Layout {
         let layout = Self(text.to_owned());
         let sample = layout.render(DateTime::<Utc>::UNIX_EPOCH, Timezone::Utc, "source", "hostname");
         if text.starts_with('/')
-            || sample.split('/').any(|part| part == "." || part == "..")
+            || text.split('/').any(|part| part == "." || part == "..")
             || sample.chars().any(char::is_control)
         {
             return Err(format!("`{text}` does not stay below the base; it must be relative, without `.` and `..`"));
@@ -46,18 +48,28 @@ impl fmt::Display for Layout {
 }
 
 impl Layout {
+    /// With its placeholders.
+    fn dated(&self, instant: DateTime<Utc>, timezone: Timezone) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        match timezone {
+            Timezone::Utc => write!(text, "{}", instant.format(&self.0)),
+            Timezone::Local => write!(text, "{}", instant.with_timezone(&Local).format(&self.0)),
+            Timezone::Named(zone) => write!(text, "{}", instant.with_timezone(&zone).format(&self.0)),
+        }?;
+        Ok(text)
+    }
+
     /// The directory for an instant, relative to the destination's base. `/` in a source's or host's name becomes `_`.
     pub fn render(&self, instant: DateTime<Utc>, timezone: Timezone, source: &str, hostname: &str) -> String {
-        let dated = match timezone {
-            Timezone::Utc => instant.format(&self.0).to_string(),
-            Timezone::Local => instant.with_timezone(&Local).format(&self.0).to_string(),
-            Timezone::Named(zone) => instant.with_timezone(&zone).format(&self.0).to_string(),
-        };
-        let component = |name: &str| match name {
-            "." | ".." => "_".to_owned(),
-            _ => name.replace(['/', '\0'], "_"),
-        };
-        dated.replace("{source}", &component(source)).replace("{hostname}", &component(hostname))
+        let dated = self.dated(instant, timezone).expect("it was tried when it was parsed");
+        let component = |name: &str| name.replace(['/', '\0'], "_");
+        // At once, for a name may look like a placeholder.
+        let hostname = component(hostname);
+        let named: Vec<_> = dated.split("{source}").map(|part| part.replace("{hostname}", &hostname)).collect();
+        let named = named.join(&component(source));
+        // Together with what is around it, or without a name at all, a component could still lead elsewhere.
+        let plain = |part| if matches!(part, "." | "..") { "_" } else { part };
+        named.split('/').map(plain).collect::<Vec<_>>().join("/")
     }
 }
 
@@ -148,7 +160,11 @@ mod tests {
     fn placeholders_cannot_leave_the_base() {
         let layout: Layout = "{hostname}/{source}/%Y-%m".parse().unwrap();
         assert_eq!(layout.render(at("2026-11-21T00:00:00Z"), Timezone::Utc, "../a", ".."), "_/.._a/2026-11");
-        for bad in ["/abs", "../%Y", "%Y/./%m", "%Q", "{name}/%Y"] {
+        let layout: Layout = "..{source}/.{hostname}/%Y".parse().unwrap();
+        let at_new_year = at("2027-01-01T00:00:00Z");
+        assert_eq!(layout.render(at_new_year, Timezone::Utc, "", ""), "_/_/2027");
+        assert_eq!(layout.render(at_new_year, Timezone::Utc, "{hostname}", ".x"), "..{hostname}/..x/2027");
+        for bad in ["/abs", "../%Y", "%Y/./%m", "%Q", "%#z", "{name}/%Y"] {
             assert!(bad.parse::<Layout>().is_err(), "{bad}");
         }
     }

@@ -18,7 +18,7 @@ use rustix::io::{Errno, pread, pwrite};
 use super::attributes;
 use super::confined::Root;
 use super::extended::{self, Call, MAX_DATA_BYTES, MAX_HANDLES};
-use super::quirks::{AnnouncedExtensions, Quirks, RenamePolicy, SetstatPolicy};
+use super::quirks::{AnnouncedExtensions, HardlinkPolicy, Quirks, RenamePolicy, SetstatPolicy};
 use super::quota::Quota;
 use super::walk::Last;
 
@@ -100,7 +100,7 @@ impl Disk {
         let id = packet.get_request_id();
         match packet {
             Packet::Init(_) => {
-                let extensions = extended::announced(self.store.quirks.extensions);
+                let extensions = extended::announced(&self.store.quirks);
                 return Ok(Version { extensions, ..Version::new() }.into());
             }
             Packet::Open(p) => {
@@ -313,7 +313,7 @@ impl Disk {
 
     fn extended(&self, id: u32, request: &Extended) -> Outcome<Packet> {
         let quirks = &self.store.quirks;
-        let announced = extended::announced(quirks.extensions);
+        let announced = extended::announced(quirks);
         if quirks.extensions != AnnouncedExtensions::All && !announced.contains_key(&request.request) {
             return Err(StatusCode::OpUnsupported.into());
         }
@@ -322,6 +322,7 @@ impl Disk {
                 return Err(StatusCode::OpUnsupported.into());
             }
             Call::PosixRename { old, new } => self.rename_over(&old, &new)?,
+            Call::Hardlink { .. } if self.store.quirks.hardlink == HardlinkPolicy::Pretended => {}
             Call::Hardlink { old, new } => {
                 let (old_parent, old_name) = self.store.root.entry(&old)?;
                 let (new_parent, new_name) = self.store.root.entry(&new)?;

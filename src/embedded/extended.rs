@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use russh_sftp::extensions::{LimitsExtension, Statvfs};
 
-use super::quirks::AnnouncedExtensions;
+use super::quirks::{AnnouncedExtensions, Identification, Quirks};
 
 /// Largest SFTP packet, in bytes without its length field; OpenSSH's `SFTP_MAX_MSG_LENGTH`.
 pub(super) const MAX_PACKET_BYTES: u32 = 256 * 1024;
@@ -18,6 +18,7 @@ const POSIX_RENAME: &str = "posix-rename@openssh.com";
 const HARDLINK: &str = "hardlink@openssh.com";
 const FSYNC: &str = "fsync@openssh.com";
 const STATVFS: &str = "statvfs@openssh.com";
+const FSTATVFS: &str = "fstatvfs@openssh.com";
 const LIMITS: &str = "limits@openssh.com";
 
 /// One extended request, decoded.
@@ -54,10 +55,13 @@ pub(super) fn take_string(data: &mut &[u8]) -> Option<String> {
 }
 
 /// Name and version of each extension, for the VERSION packet.
-pub(super) fn announced(which: AnnouncedExtensions) -> HashMap<String, String> {
+pub(super) fn announced(quirks: &Quirks) -> HashMap<String, String> {
     let all = [(POSIX_RENAME, "1"), (STATVFS, "2"), (HARDLINK, "1"), (FSYNC, "1"), (LIMITS, "1")];
+    // Clients know OpenSSH's own server by it. No request of that name is understood.
+    let pretended = (quirks.identification == Identification::OpenSsh).then_some((FSTATVFS, "2"));
     all.into_iter()
-        .filter(|(name, _)| match which {
+        .chain(pretended)
+        .filter(|(name, _)| match quirks.extensions {
             AnnouncedExtensions::All => true,
             AnnouncedExtensions::WithoutLimits => *name != LIMITS,
             AnnouncedExtensions::None => false,

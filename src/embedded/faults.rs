@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{BufMut, Bytes, BytesMut};
 use russh_sftp::protocol::{Packet, StatusCode};
 use tokio::sync::Notify;
 
@@ -42,6 +43,8 @@ pub enum Operation {
 /// One request, as the hook sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
+    /// The number that its reply has to have; the version where INIT has one.
+    pub id: u32,
     /// SSH connections are counted from 0 in the order in which they came.
     pub connection: u64,
     pub operation: Operation,
@@ -69,8 +72,16 @@ pub enum Fault {
     DropAfter,
     /// Carried out, and never answered; the session goes on.
     ReplyLost,
-    /// Carried out and answered so much later.
+    /// Carried out and answered so much later, with all that follows behind it.
     Delay(Duration),
+    /// Carried out and answered so much later; what follows is answered meanwhile, so that replies change places.
+    Late(Duration),
+    /// Not carried out; these bytes are sent instead of a reply, whatever they are.
+    Raw(Bytes),
+    /// Carried out, and then answered with these bytes.
+    RawAfter(Bytes),
+    /// Not carried out; these bytes are sent without end, as fast as the client takes them.
+    Flood(Bytes),
     /// Carried out once someone calls `notify_one`, or when the server shuts down.
     Hold(Arc<Notify>),
 }
@@ -88,6 +99,23 @@ impl<F: Fn(&Request) -> Fault + Send + Sync> Faults for F {
 }
 
 impl Request {
+    /// A whole packet of this type under this request's number, with these bytes behind it.
+    pub fn reply(&self, kind: u8, body: &[u8]) -> Bytes {
+        let mut packet = BytesMut::with_capacity(9 + body.len());
+        packet.put_u32(5 + body.len() as u32);
+        packet.put_u8(kind);
+        packet.put_u32(self.id);
+        packet.put_slice(body);
+        packet.freeze()
+    }
+
+    /// A STATUS with any code, those of later drafts and of no draft included.
+    pub fn status(&self, code: u32) -> Bytes {
+        const STATUS: u8 = 101;
+        // Two empty strings behind it: the message and its language.
+        self.reply(STATUS, &[code.to_be_bytes(), [0; 4], [0; 4]].concat())
+    }
+
     /// `path_of` gives the path that an open handle stands for.
     pub(super) fn of(packet: &Packet, connection: u64, path_of: impl Fn(&str) -> String) -> Self {
         use Operation::*;
@@ -120,7 +148,7 @@ impl Request {
             Packet::Write(p) => (p.offset, p.data.len() as u64),
             _ => (0, 0),
         };
-        Self { connection, operation, path, target: target.to_owned(), offset, length }
+        Self { id: packet.get_request_id(), connection, operation, path, target: target.to_owned(), offset, length }
     }
 
     fn of_extended(packet: &russh_sftp::protocol::Extended, connection: u64, path_of: impl Fn(&str) -> String) -> Self {
@@ -133,6 +161,6 @@ impl Request {
             Some(Call::Limits) => (Operation::Limits, String::new(), String::new()),
             None => (Operation::Unknown, String::new(), String::new()),
         };
-        Self { connection, operation, path, target, offset: 0, length: 0 }
+        Self { id: packet.id, connection, operation, path, target, offset: 0, length: 0 }
     }
 }

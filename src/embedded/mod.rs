@@ -18,6 +18,8 @@ mod cut;
 mod disk;
 mod extended;
 mod faults;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod host_key;
 mod quirks;
 mod quota;
@@ -30,6 +32,8 @@ mod walk;
 pub use auth::Authentication;
 pub use faults::{Fault, Faults, Operation, Request};
 pub use host_key::HostKey;
-pub use quirks::{AnnouncedExtensions, Quirks, RenamePolicy, SetstatPolicy, UnknownQuirk};
+pub use quirks::{
+    AnnouncedExtensions, HardlinkPolicy, Identification, Quirks, RenamePolicy, SetstatPolicy, UnknownQuirk,
+};
 pub use russh_sftp::protocol::StatusCode;
 pub use server::{Server, ServerConfig, StartError};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::keys::PublicKey;
-use russh::{Disconnect, server};
+use russh::{Disconnect, Limits, SshId, server};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use super::faults::Faults;
 use super::host_key::{HostKeyError, KnownHostsLine, fingerprint};
 use super::quota::Quota;
 use super::ssh::Connection;
-use super::{Authentication, HostKey, Quirks};
+use super::{Authentication, HostKey, Identification, Quirks};
 
 /// What to serve, where, and to whom.
 pub struct ServerConfig {
@@ -121,7 +121,17 @@ impl Server {
         let quota = config.quirks.quota.map(|limit| Quota::new(&config.root, limit));
         let tasks = TaskTracker::new();
         let public_key = host_key.public_key().clone();
+        let mut limits = Limits::default();
+        if let Some(bytes) = config.quirks.rekey_bytes.and_then(|bytes| usize::try_from(bytes).ok()) {
+            (limits.rekey_read_limit, limits.rekey_write_limit) = (bytes, bytes);
+        }
+        let own = server::Config::default();
         let ssh = Arc::new(server::Config {
+            server_id: match config.quirks.identification {
+                Identification::Own => own.server_id,
+                Identification::OpenSsh => SshId::Standard("SSH-2.0-OpenSSH_9.2".into()),
+            },
+            limits,
             methods,
             keys: vec![host_key],
             auth_rejection_time: REJECTION_DELAY,

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use russh_sftp::protocol::{Packet, StatusCode};
@@ -14,6 +15,9 @@ use tracing::{debug, warn};
 use super::disk::{Disk, Store};
 use super::extended::{MAX_PACKET_BYTES, take_string};
 use super::faults::{Fault, Faults, Request};
+
+/// Between two pieces of a flood: whoever sends it has no bound of its own.
+const FLOOD_PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) struct Sftp {
     pub(super) store: Arc<Store>,
@@ -33,7 +37,7 @@ impl Sftp {
     pub(super) async fn run(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let (mut requests, replies) = tokio::io::split(stream);
         #[expect(clippy::disallowed_methods, reason = "a bound would be the wait that this is to avoid")]
-        let (answered, to_send) = mpsc::unbounded_channel();
+        let (answered, to_send) = mpsc::unbounded_channel::<Bytes>();
         let serving = self.serve(&mut requests, answered);
         match futures::future::try_join(serving, self.deliver(to_send, replies)).await.map(|((), ())| ()) {
             Ok(()) => debug!("session ended"),
@@ -47,7 +51,7 @@ impl Sftp {
     /// Writes replies until there will be no more.
     async fn deliver(
         &self,
-        mut replies: mpsc::UnboundedReceiver<Packet>,
+        mut replies: mpsc::UnboundedReceiver<Bytes>,
         mut stream: impl AsyncWrite + Unpin,
     ) -> io::Result<()> {
         while let Some(reply) = replies.recv().await {
@@ -59,9 +63,10 @@ impl Sftp {
     async fn serve(
         &self,
         stream: &mut (impl AsyncRead + Unpin),
-        replies: mpsc::UnboundedSender<Packet>,
+        replies: mpsc::UnboundedSender<Bytes>,
     ) -> io::Result<()> {
-        let answer = |reply| replies.send(reply).map_err(|_| cut_off());
+        let send = |bytes: Bytes| replies.send(bytes).map_err(|_| cut_off());
+        let answer = |reply| send(encoded(reply)?);
         let mut disk = Disk::new(Arc::clone(&self.store));
         let mut greeted = false;
         while let Some(frame) = self.or_cut(read_frame(stream)).await?? {
@@ -89,9 +94,19 @@ impl Sftp {
                     answer(Packet::error(id, StatusCode::Ok))?;
                     continue;
                 }
+                Fault::Raw(bytes) => {
+                    send(bytes.clone())?;
+                    continue;
+                }
+                Fault::Flood(bytes) => return self.flood(bytes, &replies).await,
                 Fault::DropConnection => return self.drop_connection(),
                 Fault::Hold(released) => self.or_cut(released.notified()).await?,
-                Fault::None | Fault::DropAfter | Fault::ReplyLost | Fault::Delay(_) => {}
+                Fault::None
+                | Fault::DropAfter
+                | Fault::ReplyLost
+                | Fault::Delay(_)
+                | Fault::Late(_)
+                | Fault::RawAfter(_) => {}
             }
 
             // Not abandoned when the connection is cut: a request is carried out as a whole or not at all.
@@ -105,12 +120,34 @@ impl Sftp {
             match fault {
                 Fault::ReplyLost => continue,
                 Fault::DropAfter => return self.drop_connection(),
+                Fault::RawAfter(bytes) => {
+                    send(bytes)?;
+                    continue;
+                }
+                Fault::Late(time) => {
+                    let (reply, replies, cut) = (encoded(reply)?, replies.clone(), self.cut.clone());
+                    tokio::spawn(async move {
+                        if cut.run_until_cancelled(tokio::time::sleep(time)).await.is_some() {
+                            // The session may have ended.
+                            let _ = replies.send(reply);
+                        }
+                    });
+                    continue;
+                }
                 Fault::Delay(time) => self.or_cut(tokio::time::sleep(time)).await?,
                 _ => {}
             }
             answer(reply)?;
         }
         Ok(())
+    }
+
+    /// Sends the same bytes until the connection ends, no faster than the client takes them.
+    async fn flood(&self, bytes: &Bytes, replies: &mpsc::UnboundedSender<Bytes>) -> io::Result<()> {
+        loop {
+            replies.send(bytes.clone()).map_err(|_| cut_off())?;
+            self.or_cut(tokio::time::sleep(FLOOD_PAUSE)).await?;
+        }
     }
 
     fn drop_connection(&self) -> io::Result<()> {
@@ -144,9 +181,12 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<
     Ok(Some(frame.into()))
 }
 
-async fn write(stream: &mut (impl AsyncWrite + Unpin), reply: Packet) -> io::Result<()> {
-    let frame = Bytes::try_from(reply).map_err(io::Error::other)?;
-    stream.write_all(&frame).await?;
+fn encoded(reply: Packet) -> io::Result<Bytes> {
+    Bytes::try_from(reply).map_err(io::Error::other)
+}
+
+async fn write(stream: &mut (impl AsyncWrite + Unpin), reply: Bytes) -> io::Result<()> {
+    stream.write_all(&reply).await?;
     stream.flush().await
 }
 

@@ -22,6 +22,8 @@ pub trait World: Send + Sync {
     async fn kill(&self, ledger: Arc<dyn Ledger>);
     /// Moves the clock of all owners.
     fn pass(&self, time: Duration);
+    /// Sets the clock of all owners back, as an administrator or NTP does.
+    fn set_back(&self, time: Duration);
     fn now(&self) -> DateTime<Utc>;
 }
 
@@ -110,12 +112,12 @@ pub async fn a_claim_excludes_everyone_until_it_is_recorded(world: impl World) {
     a.confirm(&mine).await.unwrap();
     // Recorded under a conflict name beside the pinned one.
     let record = record("/1/x.d1d1d1d1", world.now());
-    a.record(&mine, record.clone()).await.unwrap();
+    a.record(&mine, record.clone(), Intention::LeaveAlone).await.unwrap();
     for ledger in [&a, &b] {
         assert_eq!(recorded(ask(&**ledger, request("x", "/2/x")).await), record);
     }
     lost(a.confirm(&mine).await);
-    lost(a.record(&mine, record).await);
+    lost(a.record(&mine, record, Intention::LeaveAlone).await);
 }
 
 pub async fn another_version_source_or_destination_is_another_entry(world: impl World) {
@@ -133,7 +135,7 @@ pub async fn another_version_source_or_destination_is_another_entry(world: impl 
 pub async fn replies_follow_the_requests(world: impl World) {
     let a = world.join().await;
     let done = claim(&*a, "done", "/done").await;
-    a.record(&done, record("/done", world.now())).await.unwrap();
+    a.record(&done, record("/done", world.now()), Intention::LeaveAlone).await.unwrap();
     let replies = a
         .claim(vec![
             request("new", "/new"),
@@ -172,7 +174,12 @@ pub async fn the_path_stays_pinned_and_predecessors_are_known(world: impl World)
     let second = claim(&*a, "x", "/2/x").await;
     assert_eq!((second.remote.as_str(), second.attempts), ("/1/x", 1));
     assert_eq!(second.predecessors, [first.token]);
-    let failed = Release::Failed { reason: "no space".into(), attempts: 8, staged: Staged::Maybe };
+    let failed = Release::Failed {
+        reason: "no space".into(),
+        attempts: 8,
+        staged: Staged::Maybe,
+        intention: Intention::LeaveAlone,
+    };
     a.release(&second, failed).await.unwrap();
     let third = claim(&*a, "x", "/3/x").await;
     assert_eq!((third.remote.as_str(), third.attempts), ("/1/x", 8));
@@ -208,15 +215,15 @@ pub async fn a_lease_that_ran_out_is_taken_over_and_fenced_off(world: impl World
     let heir = claim(&*b, "x", "/2/x").await;
     assert_eq!((heir.remote.as_str(), &heir.predecessors[..]), ("/1/x", &[old.token][..]));
     lost(a.confirm(&old).await);
-    lost(a.record(&old, record("/1/x", world.now())).await);
+    lost(a.record(&old, record("/1/x", world.now()), Intention::LeaveAlone).await);
     lost(a.release(&old, unfinished(Staged::Nothing)).await);
     lost(a.release(&old, Release::Forget { staged: Staged::Nothing }).await);
     b.confirm(&heir).await.unwrap();
     // Nobody took this one, so a renewal brings it back.
     a.renew().await.unwrap();
     assert!(is_held_by(ask(&*b, request("kept", "/2/kept")).await, &*a));
-    a.record(&kept, record("/1/kept", world.now())).await.unwrap();
-    b.record(&heir, record("/1/x", world.now())).await.unwrap();
+    a.record(&kept, record("/1/kept", world.now()), Intention::LeaveAlone).await.unwrap();
+    b.record(&heir, record("/1/x", world.now()), Intention::LeaveAlone).await.unwrap();
 }
 
 pub async fn renewal_and_confirmation_extend_all_leases(world: impl World) {
@@ -241,8 +248,11 @@ pub async fn a_failure_leaves_the_rest_of_its_batch_alone(world: impl World) {
     let names: Vec<_> = (0..50).map(|n| n.to_string()).collect();
     let requests = names.iter().map(|name| request(name, name)).collect();
     let claims: Vec<_> = a.claim(requests).await.unwrap().into_iter().map(claimed).collect();
-    let good = futures::future::join_all(claims.iter().map(|claim| a.record(claim, record("/r", world.now()))));
-    let bad = futures::future::join_all((0..50).map(|_| a.record(&ended, record("/r", world.now()))));
+    let good = futures::future::join_all(
+        claims.iter().map(|claim| a.record(claim, record("/r", world.now()), Intention::LeaveAlone)),
+    );
+    let bad =
+        futures::future::join_all((0..50).map(|_| a.record(&ended, record("/r", world.now()), Intention::LeaveAlone)));
     let (good, bad) = futures::join!(good, bad);
     good.into_iter().for_each(Result::unwrap);
     bad.into_iter().for_each(lost);
@@ -256,14 +266,22 @@ pub async fn orphans_are_those_that_nobody_holds_and_may_have_staged(world: impl
     for (name, release) in [
         ("clean", unfinished(Staged::Nothing)),
         ("unfinished", unfinished(Staged::Maybe)),
-        ("failed", Release::Failed { reason: "r".into(), attempts: 8, staged: Staged::Maybe }),
+        (
+            "failed",
+            Release::Failed {
+                reason: "r".into(),
+                attempts: 8,
+                staged: Staged::Maybe,
+                intention: Intention::LeaveAlone,
+            },
+        ),
         ("forgotten", Release::Forget { staged: Staged::Maybe }),
     ] {
         let mine = claim(&*a, name, &format!("/1/{name}")).await;
         a.release(&mine, release).await.unwrap();
     }
     let done = claim(&*a, "recorded", "/r").await;
-    a.record(&done, record("/r", world.now())).await.unwrap();
+    a.record(&done, record("/r", world.now()), Intention::LeaveAlone).await.unwrap();
     claim(&*a, "held", "/h").await;
     let expected = [key("unfinished"), key("failed"), key("forgotten")];
     for ledger in [&a, &b] {
@@ -293,10 +311,18 @@ pub async fn a_forced_repetition_falls_back_to_its_record(world: impl World) {
     let (a, b) = (world.join().await, world.join().await);
     let first = claim(&*a, "x", "/1/x").await;
     let old = record("/1/x", world.now());
-    a.record(&first, old.clone()).await.unwrap();
+    a.record(&first, old.clone(), Intention::LeaveAlone).await.unwrap();
     for (release, leftovers) in [
         (unfinished(Staged::Nothing), 0),
-        (Release::Failed { reason: "r".into(), attempts: 3, staged: Staged::Nothing }, 0),
+        (
+            Release::Failed {
+                reason: "r".into(),
+                attempts: 3,
+                staged: Staged::Nothing,
+                intention: Intention::LeaveAlone,
+            },
+            0,
+        ),
         (Release::Forget { staged: Staged::Nothing }, 0),
         (Release::Forget { staged: Staged::Maybe }, 1),
     ] {
@@ -316,7 +342,7 @@ pub async fn a_forced_repetition_falls_back_to_its_record(world: impl World) {
     let heir = claimed(ask(&*a, forced("x", "/3/x")).await);
     assert_eq!((heir.remote.as_str(), heir.predecessors.len()), ("/2/x", 2));
     let new = record("/2/x", world.now());
-    a.record(&heir, new.clone()).await.unwrap();
+    a.record(&heir, new.clone(), Intention::LeaveAlone).await.unwrap();
     assert_eq!(recorded(ask(&*a, request("x", "/3/x")).await), new);
     assert!(orphan_keys(&*a).await.is_empty());
 }
@@ -326,7 +352,7 @@ pub async fn disposals_without_an_end_are_found(world: impl World) {
     for name in ["begun", "ended", "never"] {
         let mine = claim(&*a, name, name).await;
         lost(a.disposing(&key(name)).await);
-        a.record(&mine, record(name, world.now())).await.unwrap();
+        a.record(&mine, record(name, world.now()), Intention::LeaveAlone).await.unwrap();
     }
     for name in ["begun", "ended"] {
         a.disposing(&key(name)).await.unwrap();
@@ -369,11 +395,11 @@ async fn all_rows(ledger: &dyn Ledger) -> Vec<Row> {
 
 pub async fn rows_keep_their_order_and_are_replaced_by_version(world: impl World) {
     let (a, b) = (world.join().await, world.join().await);
-    let put = async |version: Option<&FileKey>, row: Row| a.put_row(version, row).await.unwrap();
+    let put = async |version: Option<&FileKey>, row: Row| a.put_rows(vec![RowOf::new(version, row)]).await.unwrap();
     put(None, row("1", Status::Deferred, 1)).await;
     put(Some(&key("2")), row("2", Status::Failed, 2)).await;
     put(Some(&key("3")), row("3", Status::Archived, 3)).await;
-    b.put_row(None, row("other", Status::Failed, 1)).await.unwrap();
+    b.put_rows(vec![RowOf::new(None, row("other", Status::Failed, 1))]).await.unwrap();
     // Identified, retried, deferred again under another name for the same candidate, and identified once more.
     put(Some(&key("1")), row("1", Status::Archived, 10)).await;
     put(Some(&key("2")), row("2", Status::Archived, 20)).await;
@@ -420,7 +446,10 @@ pub async fn finishing_frees_what_is_held(world: impl World) {
     let mine = claim(&*a, "x", "/1/x").await;
     a.finish().await.unwrap();
     assert!(matches!(a.renew().await, Err(LedgerError::Unusable { .. })));
-    assert!(matches!(a.record(&mine, record("/1/x", world.now())).await, Err(LedgerError::Unusable { .. })));
+    assert!(matches!(
+        a.record(&mine, record("/1/x", world.now()), Intention::LeaveAlone).await,
+        Err(LedgerError::Unusable { .. })
+    ));
     assert_eq!(claim(&*b, "x", "/2/x").await.predecessors, [mine.token]);
     b.finish().await.unwrap();
 }
@@ -435,8 +464,8 @@ pub async fn hundreds_of_tasks_get_each_file_once(world: impl World) {
             match ask(&*ledger, request(&name, &format!("/{n}"))).await {
                 ClaimReply::Claimed(claim) => {
                     ledger.confirm(&claim).await.unwrap();
-                    ledger.put_row(Some(&claim.key), row(&name, Status::Archived, 1)).await.unwrap();
-                    ledger.record(&claim, record(claim.remote.as_str(), now)).await.unwrap();
+                    ledger.put_rows(vec![RowOf::new(Some(&claim.key), row(&name, Status::Archived, 1))]).await.unwrap();
+                    ledger.record(&claim, record(claim.remote.as_str(), now), Intention::LeaveAlone).await.unwrap();
                     1
                 }
                 _ => 0,

@@ -22,7 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::domain::{FileKey, OwnerId, RemotePath, Repeat, Row, Sha256Digest, Token, Totals};
+use crate::domain::{FileKey, KeyId, OwnerId, RemotePath, Repeat, Row, Sha256Digest, Token, Totals};
 
 #[cfg(test)]
 pub mod contract;
@@ -80,12 +80,34 @@ pub struct Record {
     pub recorded_at: DateTime<Utc>,
 }
 
+/// What is to happen to the local file of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intention {
+    LeaveAlone,
+    /// As its source says; the ledger knows, and a crash cannot make it forget.
+    Dispose,
+}
+
+/// A row and whose it is: `None` for a candidate whose version is not known, or not the one that stands now.
+#[derive(Debug, Clone)]
+pub struct RowOf {
+    pub version: Option<KeyId>,
+    pub row: Row,
+}
+
+impl RowOf {
+    pub fn new(version: Option<&FileKey>, row: Row) -> Self {
+        Self { version: version.map(FileKey::id), row }
+    }
+}
+
 /// How a worker gives a claim up without a record. `attempts` counts all uploads begun for the key, those of earlier
 /// claims ([`Claim::attempts`]) included. A forced repetition falls back to the record that stood before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Release {
-    /// Retries are used up. The pinned path stays; the next run may claim it again.
-    Failed { reason: String, attempts: u32, staged: Staged },
+    /// Retries are used up. The pinned path stays; the next run may claim it again. Where the local file goes into
+    /// quarantine, this notes with it that its disposal begins.
+    Failed { reason: String, attempts: u32, staged: Staged, intention: Intention },
     /// Stopped before the end; whoever comes next goes on under the pinned path.
     Unfinished { attempts: u32, staged: Staged },
     /// This file version no longer exists (it changed or went away). The entry goes once nothing is staged.
@@ -109,11 +131,13 @@ pub struct Orphan {
     pub remote: RemotePath,
 }
 
-/// A recorded file whose disposal has not been confirmed.
+/// A file whose disposal has not been confirmed.
 #[derive(Debug, Clone)]
 pub struct Undisposed {
     pub key: FileKey,
     pub local_path: PathBuf,
+    /// Without it the file was on its way into quarantine: it is not archived.
+    pub record: Option<Record>,
 }
 
 /// A position in an ordered listing; the first page starts from [`Cursor::default`].
@@ -162,13 +186,14 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// success at least half a lease is left.
     async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError>;
 
-    /// Notes that the commit happened. Ends the claim.
-    async fn record(&self, claim: &Claim, record: Record) -> Result<(), LedgerError>;
+    /// Notes that the commit happened, and with it, where the local file is to go, that its disposal begins. Ends the
+    /// claim.
+    async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError>;
 
     /// Ends the claim without a record.
     async fn release(&self, claim: &Claim, release: Release) -> Result<(), LedgerError>;
 
-    /// Notes that the local file of a recorded entry was disposed of, so that nobody looks for it again. Idempotent.
+    /// Notes that the local file of an entry was disposed of, so that nobody looks for it again. Idempotent.
     async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError>;
 
     /// Entries of a destination that nobody holds and that may have left something on the server. A page shorter than
@@ -181,7 +206,7 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Orphan>, Cursor), LedgerError>;
 
-    /// Recorded entries whose disposal began ([`Ledger::disposing`]) and was not confirmed, because a process died
+    /// Entries whose disposal began ([`Ledger::record`], [`Ledger::disposing`], [`Release::Failed`]) and was not confirmed, because a process died
     /// between the two. Those of live owners, the caller included, are left out. A page shorter than `limit` is the
     /// last.
     async fn undisposed(
@@ -191,16 +216,15 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Undisposed>, Cursor), LedgerError>;
 
-    /// Notes that disposal of a recorded entry's local file begins. Idempotent for the owner. Fails with
+    /// Notes that disposal of the local file of an entry that was recorded before begins. Idempotent for the owner. Fails with
     /// [`LedgerError::LeaseLost`] where no record stands, a live owner claimed the file again, or another one disposes
     /// of it: the file must then be left alone.
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError>;
 
-    /// Adds a row to this owner's run, or replaces the row of the same source, path and file version (`None` for a
-    /// candidate whose version is not known, or not the one that stands now); but that a version was skipped or deferred
-    /// never hides that this run archived it. A row without a version gives way to the next one of its source and path
-    /// that has one, and leaves it its place.
-    async fn put_row(&self, version: Option<&FileKey>, row: Row) -> Result<(), LedgerError>;
+    /// Adds rows to this owner's run, or replaces those of the same source, path and file version; but that a version
+    /// was skipped or deferred never hides that this run archived it. A row without a version gives way to the next one
+    /// of its source and path that has one, and leaves it its place.
+    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError>;
 
     /// This run's rows in the order in which they were first put. A page shorter than `limit` is the last.
     async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError>;

@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::{BelowRoot, OpenError, RootDir};
+use super::{BelowRoot, OpenError, RootDir, root};
 use crate::domain::name::MAX_BYTES;
 
 /// A name in an open directory.
@@ -27,17 +27,16 @@ impl Place {
 
     /// The same, and makes the directories above it. None of them may be a symbolic link.
     pub fn make(root: &RootDir, path: &BelowRoot) -> Result<Self, OpenError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut dir = root.open_directory(Path::new(""))?;
         let parent = path.as_path().parent().unwrap_or(Path::new(""));
-        for part in parent {
-            let made = match rustix::fs::mkdirat(&dir, part, Mode::from_raw_mode(0o777)) {
-                Err(Errno::EXIST) | Ok(()) => rustix::fs::openat(&dir, part, flags, Mode::empty()),
-                Err(errno) => Err(errno),
-            };
-            dir = made.map_err(|errno| OpenError::new(&root.path().join(parent), errno))?;
-        }
+        let dir = make_below(root.open_directory(Path::new(""))?, parent)
+            .map_err(|errno| OpenError::new(&root.path().join(parent), errno))?;
         Ok(Self { dir, name: path.as_path().file_name().unwrap_or_default().to_owned() })
+    }
+
+    /// A new, empty file that only this user may use; fails where the name is taken.
+    pub fn create(&self) -> rustix::io::Result<std::fs::File> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.dir, &self.name, flags, Mode::from_raw_mode(0o600)).map(Into::into)
     }
 
     /// Another name in the same directory.
@@ -84,6 +83,17 @@ impl Place {
     pub fn dir(&self) -> rustix::fd::BorrowedFd<'_> {
         self.dir.as_fd()
     }
+}
+
+/// A handle of a directory below `dir`; what is missing on the way is made. `ELOOP` where there is a symbolic link.
+pub(super) fn make_below(mut dir: OwnedFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    for part in path {
+        match rustix::fs::mkdirat(&dir, part, Mode::from_raw_mode(0o777)) {
+            Err(Errno::EXIST) | Ok(()) => dir = root::step(dir.as_fd(), part, root::HANDLE | OFlags::NOFOLLOW)?,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(dir)
 }
 
 /// `prefix` + `name` + `suffix`, the name cut so that the whole stays within 255 bytes.

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::{BelowRoot, FileKind, OpenError};
+use super::{BelowRoot, FileKind, OpenError, place};
 use crate::domain::Fingerprint;
 
 /// Set once the kernel (before 5.6) or a container's seccomp filter has refused `openat2(2)`.
@@ -26,8 +26,8 @@ enum Walk {
     Stepwise,
 }
 
-/// A directory of a source. Its own path may lead through symbolic links, which are resolved once, at the start; below
-/// it none is followed. A root that was removed and made anew is noticed and opened again.
+/// A directory of a source. Its own path may lead through symbolic links, which are resolved once, at the start; from
+/// then on none is followed, neither above it nor below. A root that was removed and made anew is noticed and opened again.
 #[derive(Debug)]
 pub struct RootDir {
     path: PathBuf,
@@ -79,7 +79,7 @@ enum Seen {
     Regular,
 }
 
-const HANDLE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+pub(super) const HANDLE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl RootDir {
     /// Opens the directory at `path`, which may be relative or a symbolic link.
@@ -88,12 +88,27 @@ impl RootDir {
             let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
             OpenError::new(path, errno)
         };
-        let path = std::fs::canonicalize(path).map_err(failed)?;
-        let handle = rustix::fs::open(&path, HANDLE, Mode::empty()).map_err(|errno| match errno {
+        Self::open_resolved(std::fs::canonicalize(path).map_err(failed)?)
+    }
+
+    /// The same for an absolute path in which symbolic links were resolved before. One that has come since is refused:
+    /// whoever can put it there would lead us anywhere.
+    pub(crate) fn open_resolved(path: PathBuf) -> Result<Self, OpenError> {
+        let handle = Walk::Kernel.absolute(&path, HANDLE).map_err(|errno| match errno {
             Errno::NOTDIR => OpenError::NotDirectory { path: path.clone() },
             errno => OpenError::new(&path, errno),
         })?;
         Ok(Self { path, handle: RwLock::new(Arc::new(handle)), generation: AtomicU64::new(0), walk: Walk::Kernel })
+    }
+
+    /// The same, and makes it and the directories above it where they are missing.
+    pub(crate) fn make(path: &Path) -> Result<Self, OpenError> {
+        match Self::open_resolved(path.to_owned()) {
+            Err(OpenError::Vanished { .. }) => {}
+            result => return result,
+        }
+        top().and_then(|top| place::make_below(top, below_top(path))).map_err(|errno| OpenError::new(path, errno))?;
+        Self::open_resolved(path.to_owned())
     }
 
     /// Absolute, without symbolic links when it was opened.
@@ -110,7 +125,8 @@ impl RootDir {
     /// Compares the handle with what the path names now, and opens that where it is another directory.
     pub fn refresh(&self) -> RootState {
         let current = self.handle();
-        let Ok(there) = rustix::fs::openat(CWD, &self.path, HANDLE | OFlags::NOFOLLOW, Mode::empty()) else {
+        // The directories above it may have become links to somewhere else, so none of them is followed either.
+        let Ok(there) = self.walk.absolute(&self.path, HANDLE | OFlags::NOFOLLOW) else {
             return RootState::Missing;
         };
         match (rustix::fs::fstat(&*current), rustix::fs::fstat(&there)) {
@@ -207,19 +223,35 @@ impl RootDir {
 
     /// Opens what stands at `path` (the root itself where it is empty), with one more try where the root was replaced.
     fn open_below(&self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-        let walk = || {
-            let root = self.handle();
-            match self.walk {
-                Walk::Kernel => beneath(&root, path, flags),
-                #[cfg(test)]
-                Walk::Stepwise => stepwise(&root, path, flags),
-            }
-        };
+        let walk = || self.walk.below(&self.handle(), path, flags);
         match walk() {
             Err(Errno::NOENT | Errno::STALE) if self.refresh() == RootState::Replaced => walk(),
             result => result,
         }
     }
+}
+
+impl Walk {
+    fn below(self, root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        match self {
+            Self::Kernel => beneath(root, path, flags),
+            #[cfg(test)]
+            Self::Stepwise => stepwise(root, path, flags),
+        }
+    }
+
+    /// What stands at an absolute path that leads through no symbolic link.
+    fn absolute(self, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+        self.below(&top()?, below_top(path), flags)
+    }
+}
+
+fn top() -> Result<OwnedFd, Errno> {
+    rustix::fs::open("/", HANDLE, Mode::empty())
+}
+
+fn below_top(path: &Path) -> &Path {
+    path.strip_prefix("/").unwrap_or(path)
 }
 
 fn beneath(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -256,7 +288,7 @@ fn stepwise(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno
     step(directory.as_ref().map_or(root.as_fd(), |fd| fd.as_fd()), name, flags)
 }
 
-fn step(from: rustix::fd::BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(super) fn step(from: rustix::fd::BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> Result<OwnedFd, Errno> {
     match rustix::fs::openat(from, name, flags, Mode::empty()) {
         // With O_DIRECTORY a symbolic link gives ENOTDIR; tell it from a file, as openat2 does.
         Err(Errno::NOTDIR) if is_symlink(from, name) => Err(Errno::LOOP),

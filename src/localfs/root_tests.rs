@@ -3,6 +3,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
+use rustix::fs::CWD;
+
 use super::*;
 
 fn below(path: &str) -> BelowRoot {
@@ -151,6 +153,26 @@ fn a_root_may_be_a_link_and_may_be_made_anew() {
     fs::rename(&real, dir.path().join("moved")).unwrap();
     fs::create_dir(&real).unwrap();
     assert_eq!(root.refresh(), RootState::Replaced);
+}
+
+/// Whoever can rename a directory above a root must not choose what the root's path names.
+#[test]
+fn a_link_above_a_root_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("above/root")).unwrap();
+    fs::create_dir_all(dir.path().join("outside/root")).unwrap();
+    fs::write(dir.path().join("outside/root/a"), "outside").unwrap();
+    for root in both_walks(&dir.path().join("above/root")) {
+        fs::rename(dir.path().join("above"), dir.path().join("aside")).unwrap();
+        symlink("outside", dir.path().join("above")).unwrap();
+        assert_eq!(root.refresh(), RootState::Missing);
+        assert!(matches!(root.open_file(&below("a")), Err(OpenError::Vanished { .. })));
+        assert!(matches!(RootDir::open_resolved(root.path().to_owned()), Err(OpenError::Symlink { .. })));
+        assert!(matches!(RootDir::make(&root.path().join("new")), Err(OpenError::Symlink { .. })));
+        fs::remove_file(dir.path().join("above")).unwrap();
+        fs::rename(dir.path().join("aside"), dir.path().join("above")).unwrap();
+        assert_eq!(root.refresh(), RootState::Same);
+    }
 }
 
 #[test]

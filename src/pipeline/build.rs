@@ -1,8 +1,10 @@
 //! From settings to an engine: every component gets what it needs, and nothing is connected yet.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, SubsecRound, Utc};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -10,6 +12,7 @@ use super::desk::Desk;
 use super::engine::{Engine, Patience, Source};
 use super::lease::LeaseKeeper;
 use super::names::{BadPath, Entry};
+use super::turns::Turns;
 use crate::config::settings::{DestinationSettings, Settings, SourceSettings};
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
@@ -69,6 +72,7 @@ pub fn engine(
         ledger,
         reporter,
         desk: Desk::default(),
+        turns: Turns::default(),
         sources,
         archives,
         destinations,
@@ -78,8 +82,11 @@ pub fn engine(
         memory: Semaphore::new(MEMORY_KIB),
         failure: Mutex::default(),
         short: AtomicBool::new(false),
+        ledger_out: AtomicBool::default(),
         claimed: AtomicUsize::new(0),
-        started_at: std::time::SystemTime::now().into(),
+        // As exactly as the ledger notes when something was recorded.
+        started_at: DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6),
+        stirred: Mutex::new(std::time::Instant::now()),
         resting: Mutex::default(),
     };
     Ok((engine, bad))
@@ -117,21 +124,29 @@ fn source(
         (Fsync::Always, _) | (Fsync::Auto, After::Delete | After::Move(_)) => Durability::Synced,
         (Fsync::Never, _) | (Fsync::Auto, After::Keep) => Durability::Acknowledged,
     };
-    let mut entries = Vec::new();
+    let mut entries: Vec<Entry> = Vec::new();
     for path in &settings.paths {
         match Entry::open(index, path) {
             Ok(entry) => entries.push(entry),
             Err(reason) => bad.push(BadPath { source: index, path: path.clone(), reason }),
         }
     }
+    let after = match &settings.after {
+        After::Move(directory) => After::Move(resolved(directory, &entries)?),
+        after => after.clone(),
+    };
+    let after_failure = match &settings.after_failure {
+        AfterFailure::Move(directory) => AfterFailure::Move(resolved(directory, &entries)?),
+        AfterFailure::Keep => AfterFailure::Keep,
+    };
     Ok(Source {
         name: settings.name.as_str().into(),
-        selection: selection(settings, &entries, marker.as_ref())?.into(),
+        selection: selection(settings, &entries, marker.as_ref(), &after, &after_failure)?.into(),
         entries,
         marker,
         settle: settings.settle,
-        after: settings.after.clone(),
-        after_failure: settings.after_failure.clone(),
+        after,
+        after_failure,
         rules: Rules {
             publish: destination.publish,
             verify: destination.verify,
@@ -142,28 +157,52 @@ fn source(
     })
 }
 
+/// Where a disposal directory lies. Symbolic links are resolved now, by the user's wish, and never again: a disposal
+/// refuses one that has come since. Below a root, where the application may plant one at any time, none is followed at
+/// all.
+fn resolved(directory: &Path, entries: &[Entry]) -> Result<PathBuf, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", display::path(directory));
+    let absolute = std::path::absolute(directory).map_err(failed)?;
+    let is_root =
+        |path: &Path| entries.iter().any(|entry| matches!(entry, Entry::Directory(root) if root.path == *path));
+    let mut real = PathBuf::new();
+    let mut parts = absolute.components();
+    for part in parts.by_ref() {
+        real.push(part);
+        match std::fs::canonicalize(&real) {
+            Ok(found) => real = found,
+            // Nor is anything below it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => break,
+            Err(error) => return Err(failed(error)),
+        }
+        if is_root(&real) {
+            break;
+        }
+    }
+    real.extend(parts);
+    Ok(real)
+}
+
 /// The rules of selection; a disposal directory below a root is no source of candidates.
 fn selection(
     settings: &SourceSettings,
     entries: &[Entry],
     marker: Option<&MarkerPattern>,
+    after: &After,
+    after_failure: &AfterFailure,
 ) -> Result<Selection, String> {
     let mut selection = Selection::new(&settings.include, &settings.exclude, marker)?;
-    let moved = match &settings.after {
+    let moved = match after {
         After::Move(directory) => Some(directory),
         After::Keep | After::Delete => None,
     };
-    let quarantine = match &settings.after_failure {
+    let quarantine = match after_failure {
         AfterFailure::Move(directory) => Some(directory),
         AfterFailure::Keep => None,
     };
     for directory in moved.into_iter().chain(quarantine) {
-        // Through symbolic links, as the roots are; a directory that is not there yet has none.
-        let absolute = std::fs::canonicalize(directory)
-            .or_else(|_| std::path::absolute(directory))
-            .map_err(|error| format!("{}: {error}", display::path(directory)))?;
         for entry in entries {
-            if let Ok(below) = absolute.strip_prefix(&entry.root().path) {
+            if let Ok(below) = directory.strip_prefix(&entry.root().path) {
                 selection = selection.barring(below);
             }
         }

@@ -1,7 +1,9 @@
 //! What all workers of one run share, and the few steps that join two components.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
 use std::future::Future;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,24 +12,29 @@ use std::time::{Duration, Instant, SystemTime};
 use chrono::{DateTime, Utc};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::desk::Desk;
 use super::lease::LeaseKeeper;
 use super::names::Entry;
 use super::read::Version;
+use super::turns::Turns;
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
 use crate::dispose::{self, DisposeError, Disposed};
-use crate::domain::{After, AfterFailure, FileKey, KeyId, RemotePath, Row, display};
-use crate::ledger::{Claim, Ledger, LedgerError, Record};
+use crate::domain::{After, AfterFailure, FileKey, KeyId, RemotePath, Repeat, Row, display};
+use crate::failpoint::{Point, reach};
+use crate::ledger::{Claim, ClaimReply, ClaimRequest, Intention, Ledger, LedgerError, Record, RowOf};
 use crate::report::Reporter;
 use crate::selection::{MarkerPattern, Selection};
 use crate::source::{BelowRoot, Candidate};
 
 /// Files in flight beyond those that have a slot of a session, where the user says nothing: they wait for the ledger.
 const JOBS_BEYOND_SLOTS: usize = 128;
+
+/// How long a watch leaves a file alone that it archived and could not delete or move: a person has to help.
+const DISPOSAL_REST: Duration = Duration::from_secs(3600);
 
 /// Failed files that are remembered at most; beyond it all are tried again at the next scan.
 const RESTING: usize = 10_000;
@@ -81,6 +88,7 @@ pub struct Engine {
     pub lease: LeaseKeeper,
     pub reporter: Reporter,
     pub desk: Desk,
+    pub turns: Turns,
     pub sources: Vec<Source>,
     pub archives: Vec<Archive>,
     /// Canonical URLs of the archives, as the ledger's keys hold them.
@@ -94,8 +102,12 @@ pub struct Engine {
     pub(super) failure: Mutex<Option<Failure>>,
     /// Told to stop before all there was had been taken in.
     pub(super) short: AtomicBool,
+    /// Whether work is held until the ledger is back, which is said once.
+    pub(super) ledger_out: AtomicBool,
     /// Claimed files that have not come to their end.
     pub(super) claimed: AtomicUsize,
+    /// When something was last seen to happen.
+    pub(super) stirred: Mutex<Instant>,
     pub started_at: DateTime<Utc>,
     /// Files that failed and are left alone until then, where a watch would meet them again at every scan.
     pub(super) resting: Mutex<HashMap<Resting, Instant>>,
@@ -107,14 +119,6 @@ pub enum Resting {
     Version(KeyId),
     /// What cannot even be read.
     Path(PathBuf),
-}
-
-/// What is to happen to the local file of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Intention {
-    LeaveAlone,
-    /// As its source says; the ledger knows, and a crash cannot make it forget.
-    Dispose,
 }
 
 /// Why a run could not go on.
@@ -143,11 +147,22 @@ impl Engine {
         &self.archives[self.source(job).destination]
     }
 
-    /// Files in flight at most, as of now: sessions come, and learn how many they take. A worker that waits for a session
-    /// holds no bytes, so there may be more workers than sessions have room for.
-    pub fn jobs_in_flight(&self) -> usize {
-        let slots = || self.archives.iter().map(|archive| archive.pool().slots()).sum::<usize>();
+    /// Files in flight to one destination at most, as of now: sessions come, and learn how many they take. A worker that
+    /// waits for a session holds no bytes, so there may be more workers than sessions have room for.
+    pub fn jobs_in_flight(&self, destination: usize) -> usize {
+        let slots = || self.archives[destination].pool().slots();
         self.settings.pool.jobs.map_or_else(|| slots() + JOBS_BEYOND_SLOTS, usize::from)
+    }
+
+    /// The destinations that a source sends to, in order.
+    pub fn lanes(&self) -> Vec<usize> {
+        let lanes: BTreeSet<_> = self.sources.iter().map(|source| source.destination).collect();
+        lanes.into_iter().collect()
+    }
+
+    /// The sources that send to one destination.
+    pub fn sources_of(&self, destination: usize) -> impl Iterator<Item = &Source> {
+        self.sources.iter().filter(move |source| source.destination == destination)
     }
 
     /// The time of day, read in this one place.
@@ -199,6 +214,16 @@ impl Engine {
         self.short.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that something happens.
+    pub fn stir(&self) {
+        *self.stirred.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// How long nothing happened to any source.
+    pub fn quiet_for(&self) -> Duration {
+        self.stirred.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+    }
+
     /// Counts a file that is handed to the workers.
     pub fn take_in_hand(&self) {
         self.claimed.fetch_add(1, Ordering::Relaxed);
@@ -229,11 +254,20 @@ impl Engine {
 
     /// A watch tries what failed again at its reconciling scans, not at every event and poll.
     pub fn rest(&self, what: Resting) {
+        self.rest_for(what, self.settings.watch.scan_interval / 2);
+    }
+
+    fn rest_for(&self, what: Resting, time: Duration) {
         let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
         if resting.len() >= RESTING {
             resting.clear();
         }
-        resting.insert(what, Instant::now() + self.settings.watch.scan_interval / 2);
+        resting.insert(what, Instant::now() + time);
+    }
+
+    /// Leaves something alone no longer. Whether it was, lately or at any time since.
+    pub fn wake(&self, what: &Resting) -> bool {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner).remove(what).is_some()
     }
 
     pub fn was_cut_short(&self) -> bool {
@@ -244,7 +278,8 @@ impl Engine {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Repeats a ledger call while the ledger is unavailable: work is held, not guessed.
+    /// Repeats a ledger call while the ledger is unavailable: work is held, not guessed. A single run gives up after as
+    /// many failures as a file has attempts, for somebody waits for it.
     pub async fn hold<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, LedgerError>
     where
         F: Future<Output = Result<T, LedgerError>>,
@@ -254,33 +289,76 @@ impl Engine {
             match call().await {
                 Err(error @ LedgerError::Unavailable { .. }) => {
                     failures += 1;
+                    if self.patience == Patience::Once && failures >= self.settings.retry.max_attempts {
+                        return Err(error);
+                    }
                     let delay = self.settings.retry.backoff.delay(failures, rand::random());
-                    warn!(%error, "holding work until the ledger is back");
+                    if !self.ledger_out.swap(true, Ordering::Relaxed) {
+                        warn!(%error, "holding work until the ledger is back");
+                    }
                     if self.stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
                         return Err(error);
                     }
                 }
-                other => return other,
+                other => {
+                    if failures > 0 && other.is_ok() && self.ledger_out.swap(false, Ordering::Relaxed) {
+                        info!("the ledger is back");
+                    }
+                    return other;
+                }
             }
         }
     }
 
-    /// Makes the commit durable in the ledger, then the intention to dispose of the local file.
+    /// Makes the commit durable in the ledger, and with it the intention to dispose of the local file.
     pub async fn record(&self, job: &Job, record: Record) -> Result<Intention, LedgerError> {
-        self.hold(|| self.ledger.record(&job.claim, record.clone())).await?;
-        self.intend(&self.source(job).after, &job.claim.key).await
+        let intention = match self.source(job).after {
+            After::Keep => Intention::LeaveAlone,
+            After::Delete | After::Move(_) => Intention::Dispose,
+        };
+        self.hold(|| self.ledger.record(&job.claim, record.clone(), intention)).await?;
+        reach(Point::Recorded);
+        if intention == Intention::Dispose {
+            reach(Point::Disposing);
+        }
+        Ok(intention)
     }
 
-    /// Notes durably that the disposal of a recorded file begins, where one is asked for and nobody else is at it.
+    /// Notes durably that the disposal of a file that was recorded before begins, where one is asked for and nobody else
+    /// is at it.
     pub async fn intend(&self, after: &After, key: &FileKey) -> Result<Intention, LedgerError> {
         if *after == After::Keep {
             return Ok(Intention::LeaveAlone);
         }
         match self.hold(|| self.ledger.disposing(key)).await {
-            Ok(()) => Ok(Intention::Dispose),
+            Ok(()) => {
+                reach(Point::Disposing);
+                Ok(Intention::Dispose)
+            }
             Err(LedgerError::LeaseLost) => Ok(Intention::LeaveAlone),
             Err(error) => Err(error),
         }
+    }
+
+    /// Notes that the version of a recorded entry is archived under the name, too, that it gets where its disposal is undone
+    /// and its own name is taken: it would be archived again as a file of that name.
+    pub async fn note_beside(&self, key: &FileKey, local_path: &Path, record: &Record) -> Result<(), LedgerError> {
+        let beside = |path: &Path| {
+            let name = dispose::name_beside(path.file_name().unwrap_or_default(), key.id());
+            path.with_file_name(name)
+        };
+        let path = PathBuf::from(OsString::from_vec(key.path.clone()));
+        let request = ClaimRequest {
+            key: FileKey { path: beside(&path).into_os_string().into_vec(), ..key.clone() },
+            local_path: beside(local_path),
+            remote: record.remote.clone(),
+            repeat: Repeat::Skip,
+        };
+        let replies = self.hold(|| self.ledger.claim(vec![request.clone()])).await?;
+        if let Some(ClaimReply::Claimed(claim)) = replies.into_iter().next() {
+            self.hold(|| self.ledger.record(&claim, record.clone(), Intention::LeaveAlone)).await?;
+        }
+        Ok(())
     }
 
     /// Disposes of the local file of a recorded entry. A disposal that fails is a remark: the file is archived.
@@ -297,6 +375,21 @@ impl Engine {
         let after = self.sources[version.candidate.root.source].after.clone();
         let remark = self.dispose_version(version, marker, key.id(), after).await;
         self.hold(|| self.ledger.disposed(key)).await?;
+        reach(Point::Disposed);
+        if let Some(remark) = &remark {
+            let records = self.hold(|| self.ledger.recorded(vec![key.clone()])).await?;
+            if let Some(record) = records.into_iter().next().flatten() {
+                self.note_beside(key, &version.candidate.absolute(), &record).await?;
+            }
+            let what = Resting::Version(key.id());
+            // A scan may have met it at the same time as its worker.
+            if !self.is_resting(&what) {
+                warn!(path = %display::path(&version.candidate.absolute()), remark, "archived, and not disposed of");
+            }
+            if self.patience == Patience::Persistent {
+                self.rest_for(what, DISPOSAL_REST);
+            }
+        }
         Ok(remark)
     }
 
@@ -314,6 +407,7 @@ impl Engine {
         let disposal = self.desk.run(move || {
             let Candidate { root, path } = &version.candidate;
             let disposed = dispose::dispose(&root.dir, path, version.fingerprint, key, &after)?;
+            reach(Point::FileDisposed);
             let is_gone = matches!(disposed, Disposed::Deleted | Disposed::Moved(_) | Disposed::Gone);
             // The marker of a version that stays, or of a newer one, stays too.
             if let Some((marker, pattern)) = marker.filter(|_| is_gone) {
@@ -323,7 +417,8 @@ impl Engine {
                         selection.is_marked_by(other, marker.as_path())
                     }
                 };
-                dispose::dispose_marker(&root.dir, &marker, &speaks_for, key, &after)?;
+                dispose::dispose_marker(&root.dir, &marker, path, &speaks_for, key, &after)?;
+                reach(Point::MarkerDisposed);
             }
             Ok::<_, DisposeError>(disposed)
         });
@@ -334,18 +429,37 @@ impl Engine {
         }
     }
 
-    /// Moves a file whose retries are used up out of the way, where its source asks for that.
-    pub async fn quarantine(&self, job: &Job) -> Option<String> {
-        let AfterFailure::Move(directory) = &self.source(job).after_failure else { return None };
-        let remark = self.dispose_version(&job.version, None, job.claim.key.id(), After::Move(directory.clone())).await;
-        Some(remark.unwrap_or_else(|| format!("moved to {}", display::path(directory))))
+    /// What becomes of a file whose retries are used up.
+    pub fn quarantine_of(&self, job: &Job) -> Intention {
+        match self.source(job).after_failure {
+            AfterFailure::Keep => Intention::LeaveAlone,
+            AfterFailure::Move(_) => Intention::Dispose,
+        }
+    }
+
+    /// Moves a file whose retries are used up out of the way, where its source asks for that; the ledger knows.
+    pub async fn quarantine(&self, job: &Job) -> Result<Option<String>, LedgerError> {
+        let AfterFailure::Move(directory) = &self.source(job).after_failure else { return Ok(None) };
+        let key = &job.claim.key;
+        let remark = self.dispose_version(&job.version, None, key.id(), After::Move(directory.clone())).await;
+        self.hold(|| self.ledger.disposed(key)).await?;
+        Ok(Some(remark.unwrap_or_else(|| format!("moved to {}", display::path(directory)))))
     }
 
     /// Writes a candidate's row, and counts it.
     pub async fn put_row(&self, version: Option<&FileKey>, row: Row) -> Result<(), LedgerError> {
-        let (status, bytes) = (row.status, row.bytes);
-        self.hold(|| self.ledger.put_row(version, row.clone())).await?;
-        self.reporter.finished(status, bytes);
+        self.put_rows(vec![RowOf::new(version, row)]).await
+    }
+
+    pub async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.hold(|| self.ledger.put_rows(rows.clone())).await?;
+        reach(Point::RowPut);
+        for RowOf { row, .. } in rows {
+            self.reporter.finished(row.status, row.bytes);
+        }
         Ok(())
     }
 }

@@ -9,7 +9,8 @@ use super::engine::{Engine, Job, Resting};
 use super::read::Version;
 use crate::config::settings::Execution;
 use crate::domain::{Deferral, FileKey, Repeat, Row, Status, WriterState, display};
-use crate::ledger::{ClaimReply, ClaimRequest, LedgerError, Record};
+use crate::failpoint::{Point, reach};
+use crate::ledger::{ClaimReply, ClaimRequest, LedgerError, Record, RowOf};
 use crate::localfs::{OpenError, Thoroughness, writer_of};
 use crate::readiness::{MarkerState, Observation, Waiting};
 use crate::source::{BelowRoot, Candidate};
@@ -23,6 +24,8 @@ pub struct Seen {
     pub version: Version,
     pub marker: Option<BelowRoot>,
     pub observation: Observation,
+    /// When it was seen so. A batch of looks may take longer than a file settles.
+    pub at: Instant,
 }
 
 /// A candidate that cannot be looked at.
@@ -49,15 +52,21 @@ pub enum Told {
     Quietly,
 }
 
+/// The intake of one destination's sources: it waits where that destination's workers are all busy, and no other does.
 #[derive(Debug)]
 pub struct Intake {
     engine: Arc<Engine>,
+    destination: usize,
     jobs: mpsc::Sender<Job>,
 }
 
 impl Intake {
-    pub fn new(engine: Arc<Engine>, jobs: mpsc::Sender<Job>) -> Self {
-        Self { engine, jobs }
+    pub fn new(engine: Arc<Engine>, destination: usize, jobs: mpsc::Sender<Job>) -> Self {
+        Self { engine, destination, jobs }
+    }
+
+    pub fn destination(&self) -> usize {
+        self.destination
     }
 
     /// Looks at candidates on a blocking thread, in order.
@@ -108,8 +117,8 @@ impl Intake {
                 _ => others.push(candidate),
             }
         }
-        // Together, so that the ledger writes their rows in one go.
-        futures::future::try_join_all(ends).await?;
+        let rows = futures::future::try_join_all(ends).await?;
+        self.engine.put_rows(rows.into_iter().flatten().collect()).await?;
         Ok(others)
     }
 
@@ -127,6 +136,7 @@ impl Intake {
             match self.engine.place(&file.version) {
                 Ok((key, _)) if self.engine.is_resting(&Resting::Version(key.id())) => {}
                 Ok((key, remote)) => {
+                    reach(Point::Ready);
                     requests.push(ClaimRequest {
                         key,
                         local_path: file.version.candidate.absolute(),
@@ -142,6 +152,7 @@ impl Intake {
             }
         }
         let began = Instant::now();
+        let mut rows = Vec::new();
         let replies = self.claim(&requests).await?;
         for ((file, request), reply) in placed.into_iter().zip(requests).zip(replies) {
             match reply {
@@ -150,23 +161,25 @@ impl Intake {
                     let size = file.version.fingerprint.size;
                     let row = self.row(&file.version.candidate, size, Status::Skipped, reason);
                     let row = Row { remote: Some(claim.remote.as_str().to_owned()), ..row };
-                    self.engine.put_row(Some(&request.key), row).await?;
+                    rows.push(RowOf::new(Some(&request.key), row));
                 }
                 ClaimReply::Claimed(claim) => {
+                    reach(Point::Claimed);
                     let job = Job { version: file.version, marker: file.marker, claim, began };
                     self.engine.take_in_hand();
                     if self.jobs.send(job).await.is_err() {
                         // Told to stop at once; what was claimed is free again when this process ends.
                         self.engine.cut_short();
-                        return Ok(held);
+                        break;
                     }
                 }
-                ClaimReply::Recorded(record) => self.recorded(file, &request.key, record, told).await?,
+                ClaimReply::Recorded(record) => rows.extend(self.recorded(file, &request.key, record, told).await?),
                 // In flight already, from an earlier look.
                 ClaimReply::Held { owner } if owner == self.engine.ledger.owner() => {}
                 ClaimReply::Held { .. } => held.push(file),
             }
         }
+        self.engine.put_rows(rows).await?;
         Ok(held)
     }
 
@@ -191,10 +204,18 @@ impl Intake {
         self.engine.hold(|| self.engine.ledger.claim(requests.clone())).await
     }
 
-    /// A file that is on record needs no upload, but perhaps a disposal that a crash, or `keep`, left undone.
-    async fn recorded(&self, file: Ready, key: &FileKey, record: Record, told: Told) -> Result<(), LedgerError> {
+    /// A file that is on record needs no upload, but perhaps a disposal that a crash, or `keep`, left undone. Gives its
+    /// row.
+    async fn recorded(
+        &self,
+        file: Ready,
+        key: &FileKey,
+        record: Record,
+        told: Told,
+    ) -> Result<Option<RowOf>, LedgerError> {
         let mut reason = format!("archived before as {}", display::escaped(record.remote.as_str()));
-        if self.engine.settings.execution == Execution::Real {
+        let resting = self.engine.is_resting(&Resting::Version(key.id()));
+        if self.engine.settings.execution == Execution::Real && !resting {
             let after = &self.engine.sources[file.version.candidate.root.source].after;
             let intention = self.engine.intend(after, key).await?;
             if let Some(remark) = self.engine.dispose(&file.version, file.marker.as_ref(), key, intention).await? {
@@ -202,14 +223,14 @@ impl Intake {
             }
         }
         if told == Told::Quietly {
-            return Ok(());
+            return Ok(None);
         }
         let row = Row {
             remote: Some(record.remote.as_str().to_owned()),
             sha256: Some(record.sha256),
             ..self.row(&file.version.candidate, file.version.fingerprint.size, Status::Skipped, reason)
         };
-        self.engine.put_row(Some(key), row).await
+        Ok(Some(RowOf::new(Some(key), row)))
     }
 
     /// Writes the row of a candidate that comes to its end without an upload.
@@ -240,11 +261,16 @@ impl Intake {
             (Version { candidate: candidate.clone(), fingerprint }, deferral)
         });
         for (version, deferral) in left.collect::<Vec<_>>() {
-            let key = self.engine.place(&version).ok().map(|(key, _)| key);
-            let size = version.fingerprint.size;
-            self.end(&version.candidate, key.as_ref(), size, Status::Deferred, deferral.to_string()).await?;
+            self.leave(&version, &deferral).await?;
         }
         Ok(())
+    }
+
+    /// Writes the row of a version that is not finished, of which something else may come yet.
+    pub async fn leave(&self, version: &Version, deferral: &Deferral) -> Result<(), LedgerError> {
+        let key = self.engine.place(version).ok().map(|(key, _)| key);
+        let size = version.fingerprint.size;
+        self.end(&version.candidate, key.as_ref(), size, Status::Deferred, deferral.to_string()).await
     }
 
     fn row(&self, candidate: &Candidate, bytes: u64, status: Status, reason: String) -> Row {
@@ -264,6 +290,7 @@ impl Intake {
 
 /// One look: fingerprint, marker, writer. Blocking.
 fn look(engine: &Engine, candidate: &Candidate) -> Result<Seen, Unseen> {
+    reach(Point::Discovered);
     let source = &engine.sources[candidate.root.source];
     let dir = &candidate.root.dir;
     let opened = dir.open_file(&candidate.path).map_err(|error| match error {
@@ -271,6 +298,7 @@ fn look(engine: &Engine, candidate: &Candidate) -> Result<Seen, Unseen> {
         OpenError::NotRegular { .. } | OpenError::Symlink { .. } => Unseen::NotRegular,
         other => Unseen::Problem(other.to_string()),
     })?;
+    let at = Instant::now();
     let marker = source.marker.as_ref().and_then(|pattern| BelowRoot::new(pattern.marker_of(candidate.path.as_path())));
     let marker_state = match &marker {
         None => MarkerState::NotAsked,
@@ -288,7 +316,12 @@ fn look(engine: &Engine, candidate: &Candidate) -> Result<Seen, Unseen> {
         ),
     };
     let observation = Observation { fingerprint: opened.fingerprint, marker: marker_state, writer };
-    Ok(Seen { version: Version { candidate: candidate.clone(), fingerprint: opened.fingerprint }, marker, observation })
+    Ok(Seen {
+        version: Version { candidate: candidate.clone(), fingerprint: opened.fingerprint },
+        marker,
+        observation,
+        at,
+    })
 }
 
 /// Where the kernel grants no leases, only files that changed within the last hour are worth a look through `/proc`.

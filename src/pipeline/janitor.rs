@@ -11,6 +11,7 @@ use super::names::Entry;
 use super::read::Version;
 use crate::destination::sftp::Load;
 use crate::domain::{After, Fingerprint, KeyId, Repeat, display};
+use crate::failpoint::{Point, reach};
 use crate::ledger::{ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, Release, Staged, Undisposed};
 use crate::localfs::{OpenError, RootDir};
 use crate::source::{BelowRoot, Candidate, Root};
@@ -23,7 +24,7 @@ const PAGE: usize = 256;
 /// Finishes disposals that were begun and not confirmed. To be run before anything is taken in, so that a file that
 /// was set aside to be removed is not taken for something new.
 pub async fn finish_disposals(engine: &Arc<Engine>) -> Result<(), LedgerError> {
-    for (index, destination) in engine.destinations.iter().enumerate() {
+    for destination in &engine.destinations {
         let mut cursor = Cursor::default();
         loop {
             let (page, next) = engine.hold(|| engine.ledger.undisposed(destination, cursor, PAGE)).await?;
@@ -31,7 +32,7 @@ pub async fn finish_disposals(engine: &Arc<Engine>) -> Result<(), LedgerError> {
                 break;
             }
             for undisposed in page {
-                finish_disposal(engine, index, undisposed).await?;
+                finish_disposal(engine, undisposed).await?;
             }
             cursor = next;
         }
@@ -39,13 +40,22 @@ pub async fn finish_disposals(engine: &Arc<Engine>) -> Result<(), LedgerError> {
     Ok(())
 }
 
-async fn finish_disposal(engine: &Arc<Engine>, destination: usize, undisposed: Undisposed) -> Result<(), LedgerError> {
-    let Undisposed { key, local_path } = undisposed;
-    let of_source = |source: &&Source| source.destination == destination && *source.name == *key.source;
+async fn finish_disposal(engine: &Arc<Engine>, undisposed: Undisposed) -> Result<(), LedgerError> {
+    reach(Point::UndisposedFound);
+    let Undisposed { key, local_path, record } = undisposed;
+    if let Some(record) = &record {
+        // Before it may get another name.
+        engine.note_beside(&key, &local_path, record).await?;
+    }
+    // Several settings may lead to one destination.
+    let of_source =
+        |source: &&Source| engine.destinations[source.destination] == key.destination && *source.name == *key.source;
     let source = engine.sources.iter().find(of_source);
     let remark = match source.map(|source| (source, candidate_of(source, &local_path))) {
         // Some other run's paths.
         Some((_, None)) => return Ok(()),
+        // On its way into quarantine: it is tried again.
+        Some((_, Some(_))) if record.is_none() => put_back(&local_path, key.id()).await,
         Some((source, Some(candidate))) if source.after != After::Keep => {
             let marker = source.marker_of(&candidate.path);
             let version = Version { candidate, fingerprint: key.fingerprint };
@@ -57,7 +67,9 @@ async fn finish_disposal(engine: &Arc<Engine>, destination: usize, undisposed: U
     if let Some(remark) = remark {
         warn!(path = %display::path(&local_path), remark, "a disposal that was cut short");
     }
-    engine.hold(|| engine.ledger.disposed(&key)).await
+    engine.hold(|| engine.ledger.disposed(&key)).await?;
+    reach(Point::UndisposedDone);
+    Ok(())
 }
 
 /// Gives a file that was set aside its name back. `None` where all went well.
@@ -90,20 +102,24 @@ fn candidate_of(source: &Source, path: &Path) -> Option<Candidate> {
 /// Removes temporary names whose local file went away or became another version. Those of files that still stand are
 /// taken up by whoever claims the file again.
 pub async fn remove_orphans(engine: &Arc<Engine>) -> Result<(), LedgerError> {
-    for (index, destination) in engine.destinations.iter().enumerate() {
-        let mut cursor = Cursor::default();
-        loop {
-            let (page, next) = engine.hold(|| engine.ledger.orphans(destination, cursor, PAGE)).await?;
-            if page.is_empty() {
-                break;
-            }
-            for orphan in page {
-                remove_orphan(engine, index, orphan).await?;
-            }
-            cursor = next;
+    // Side by side, for one of them may be out.
+    let destinations = (0..engine.destinations.len()).map(|destination| remove_orphans_at(engine, destination));
+    futures::future::try_join_all(destinations).await.map(|_| ())
+}
+
+async fn remove_orphans_at(engine: &Arc<Engine>, destination: usize) -> Result<(), LedgerError> {
+    let mut cursor = Cursor::default();
+    loop {
+        let name = &engine.destinations[destination];
+        let (page, next) = engine.hold(|| engine.ledger.orphans(name, cursor, PAGE)).await?;
+        if page.is_empty() {
+            return Ok(());
         }
+        for orphan in page {
+            remove_orphan(engine, destination, orphan).await?;
+        }
+        cursor = next;
     }
-    Ok(())
 }
 
 /// What a watch of months does once in a while.
@@ -113,11 +129,12 @@ pub async fn keep_house(engine: &Arc<Engine>) {
         if let Err(error) = finish_disposals(engine).await {
             warn!(%error, "disposals that were cut short could not be finished; trying again later");
         }
-        if let Err(error) = remove_orphans(engine).await {
-            warn!(%error, "temporary names of earlier runs could not be looked after; trying again later");
-        }
         if let Err(error) = engine.ledger.tidy().await {
             warn!(%error, "the ledger could not be tidied; trying again later");
+        }
+        // Last, for it waits for each destination that is out.
+        if let Err(error) = remove_orphans(engine).await {
+            warn!(%error, "temporary names of earlier runs could not be looked after; trying again later");
         }
         tokio::time::sleep(HOUSEKEEPING).await;
     }
@@ -137,8 +154,10 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
     };
     let reply = engine.hold(|| engine.ledger.claim(vec![request.clone()])).await?.pop();
     let Some(ClaimReply::Claimed(claim)) = reply else { return Ok(()) };
+    reach(Point::OrphanClaimed);
     let staged = match remove_all(engine, destination, &claim).await {
         Ok(()) => {
+            reach(Point::OrphanRemoved);
             info!(path = %display::path(&orphan.local_path), "removed what an earlier run left on the server for a file that is gone");
             Staged::Nothing
         }
@@ -148,9 +167,11 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
         }
     };
     match engine.hold(|| engine.ledger.release(&claim, Release::Forget { staged })).await {
-        Err(LedgerError::LeaseLost) => Ok(()),
-        other => other,
+        Err(LedgerError::LeaseLost) => {}
+        other => other?,
     }
+    reach(Point::OrphanForgotten);
+    Ok(())
 }
 
 async fn remove_all(
@@ -161,7 +182,7 @@ async fn remove_all(
     let archive = &engine.archives[destination];
     let session = archive.session(Load::Light).await?;
     for token in &claim.predecessors {
-        archive.remove(&session, &claim.remote.staging(claim.key.id(), *token)).await?;
+        archive.remove_left(&session, &claim.remote.staging(claim.key.id(), *token)).await?;
     }
     Ok(())
 }

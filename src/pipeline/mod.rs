@@ -12,6 +12,8 @@ mod place;
 pub mod push;
 pub mod read;
 pub mod run;
+mod scans;
 pub mod transfer;
+mod turns;
 pub mod watch;
 mod workers;

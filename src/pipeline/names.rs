@@ -23,7 +23,7 @@ pub enum Named {
 }
 
 /// A path of a source that cannot be used: it becomes a failed row.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BadPath {
     pub source: usize,
     pub path: std::path::PathBuf,

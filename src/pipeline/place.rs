@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Files that pause between two attempts without keeping a place.
 const PAUSES: usize = 2048;
 
-/// All places of a run.
+/// All places for one destination.
 #[derive(Debug, Clone)]
 pub struct Places {
     places: Arc<Semaphore>,

@@ -63,7 +63,7 @@ pub async fn take_in(
                 run.examine(candidates, Look::First).await?;
             }
         }
-        engine.reporter.waiting(run.waiting.len() as u64);
+        engine.reporter.waiting(intake.destination(), run.waiting.len() as u64);
     }
     drop(names);
     run.leave(draining).await
@@ -103,7 +103,7 @@ impl Run<'_> {
             match seen {
                 Ok(seen) => {
                     let rules = Rules { settle: self.engine.sources[candidate.root.source].settle };
-                    match self.waiting.observe(candidate.clone(), &seen.observation, rules, Instant::now()) {
+                    match self.waiting.observe(candidate.clone(), &seen.observation, rules, seen.at) {
                         Decision::Ready => ready.push(Ready { version: seen.version, marker: seen.marker }),
                         // A writer may be gone in a moment: a process that was just forked holds the files of its parent.
                         Decision::Wait { deferral: Deferral::Unsettled | Deferral::OpenForWriting, .. }

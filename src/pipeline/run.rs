@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::engine::{Engine, Failure, RunError};
 use super::intake::Intake;
@@ -13,10 +14,11 @@ use super::workers::work;
 use super::{janitor, outages, push, watch};
 use crate::config::settings::Execution;
 use crate::destination::sftp::Load;
+use crate::domain::display;
 use crate::shutdown::Shutdown;
 use crate::source::scan::scan;
 
-/// Claimed files that wait for a worker; beyond it the intake waits too.
+/// Claimed files of one destination that wait for a worker; beyond it the intake of its sources waits too.
 const CLAIMED: usize = 256;
 
 /// What is taken in.
@@ -52,24 +54,10 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
         let finished = engine.stop.run_until_cancelled(janitor::finish_disposals(&engine)).await;
         finished.unwrap_or(Ok(()))?;
     }
-    let (jobs, claimed) = mpsc::channel(CLAIMED);
-    let workers = tokio::spawn(work(engine.clone(), claimed));
-    let mut attendants = attend(&engine, &input);
-    let intake = Intake::new(engine.clone(), jobs);
-    let taken = match input {
-        Input::Once(bad) => {
-            let names = scan_all(&engine);
-            push::take_in(&engine, &intake, bad, names, shutdown.draining()).await.map_err(RunError::from)
-        }
-        Input::Named(names, bad) => {
-            push::take_in(&engine, &intake, bad, names, shutdown.draining()).await.map_err(RunError::from)
-        }
-        Input::Watch => watch::take_in(&engine, &intake, shutdown).await,
-    };
-    // No more jobs: the workers end when what they have is done, or when everything stops.
-    drop(intake);
-    let worked = workers.await.map_err(|panic| RunError::Broken(format!("the workers failed: {panic}")));
-    let mut result = taken.and(worked);
+    let mut attendants = attend(&engine, &input, shutdown);
+    let lanes = inputs(&engine, input).into_iter().map(|(lane, input)| take_in(&engine, lane, input, shutdown));
+    // Side by side, so that none waits for another's destination. All come to their end.
+    let mut result = join_all(lanes).await.into_iter().collect::<Result<(), _>>();
     if result.is_ok() && engine.failure().is_none() && engine.settings.execution == Execution::Real {
         // The grace bounds this too.
         let removed = engine.stop.run_until_cancelled(janitor::remove_orphans(&engine)).await;
@@ -91,9 +79,61 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
     }
 }
 
+/// What the sources of each destination take in.
+fn inputs(engine: &Arc<Engine>, input: Input) -> Vec<(usize, LaneInput)> {
+    let lanes = engine.lanes().into_iter();
+    match input {
+        Input::Once(bad) => lanes
+            .map(|lane| {
+                let bad = bad.iter().filter(|bad| engine.sources[bad.source].destination == lane);
+                (lane, LaneInput::Names(scan_all(engine, lane), bad.cloned().collect()))
+            })
+            .collect(),
+        // They are of one source.
+        Input::Named(names, bad) => lanes.take(1).zip([LaneInput::Names(names, bad)]).collect(),
+        Input::Watch => lanes.map(|lane| (lane, LaneInput::Watch)).collect(),
+    }
+}
+
+/// What the sources of one destination take in.
+enum LaneInput {
+    Names(mpsc::Receiver<Named>, Vec<BadPath>),
+    Watch,
+}
+
+/// The sources of one destination, from their first file to the end of the last one.
+async fn take_in(engine: &Arc<Engine>, lane: usize, input: LaneInput, shutdown: &Shutdown) -> Result<(), RunError> {
+    let (jobs, claimed) = mpsc::channel(CLAIMED);
+    let workers = tokio::spawn(work(engine.clone(), lane, claimed));
+    let intake = Intake::new(engine.clone(), lane, jobs);
+    let taken = match input {
+        LaneInput::Names(names, bad) => {
+            push::take_in(engine, &intake, bad, names, shutdown.draining()).await.map_err(RunError::from)
+        }
+        LaneInput::Watch => watch::take_in(engine, &intake, shutdown).await,
+    };
+    if let Err(error) = &taken {
+        // The others would go on for ever.
+        engine.broke(error.clone());
+    }
+    // No more jobs: the workers end when what they have is done, or when everything stops.
+    drop(intake);
+    let worked = workers.await.map_err(|panic| RunError::Broken(format!("the workers failed: {panic}")));
+    taken.and(worked)
+}
+
 /// Tasks that run beside the workers until everything stops.
-fn attend(engine: &Arc<Engine>, input: &Input) -> JoinSet<()> {
+fn attend(engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
+    if let (Input::Watch, Some(file)) = (input, engine.settings.watch.until.clone()) {
+        let (engine, shutdown) = (engine.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            if engine.stop.run_until_cancelled(watch::await_file(&file)).await.is_some() {
+                info!(file = %display::path(&file), "the stop file appeared: finishing what is under way");
+                shutdown.drain();
+            }
+        });
+    }
     let keeper = engine.clone();
     tasks.spawn(async move { keeper.lease.keep(keeper.stop.clone()).await });
     let teller = engine.clone();
@@ -121,11 +161,11 @@ fn attend(engine: &Arc<Engine>, input: &Input) -> JoinSet<()> {
     tasks
 }
 
-/// Names everything that stands in all sources, one root after the other.
-fn scan_all(engine: &Arc<Engine>) -> mpsc::Receiver<Named> {
+/// Names everything that stands in the sources of a destination, one root after the other.
+fn scan_all(engine: &Arc<Engine>, destination: usize) -> mpsc::Receiver<Named> {
     let engine = engine.clone();
     named(move |send| {
-        for source in &engine.sources {
+        for source in engine.sources_of(destination) {
             for entry in &source.entries {
                 let went_on = match entry {
                     Entry::Directory(root) => scan(root, &source.selection, &mut |item| send_found(item, send)),

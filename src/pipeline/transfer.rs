@@ -9,20 +9,22 @@
 //! 5. A lost reply to the rename is ambiguous: the next attempt looks at both names before it sends a byte.
 //! 6. The record is durable before the local file is touched (G2), and disposal removes that version only.
 
+use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
 use super::engine::{Engine, Job, Patience};
 use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version, Whole};
 use crate::destination::error::StatusCode;
-use crate::destination::sftp::archive::{Delivery, RESUME_FROM_BYTES};
+use crate::destination::sftp::archive::{Delivery, resume_from_bytes};
 use crate::destination::sftp::direct::Choice;
 use crate::destination::sftp::pool::{Load, Slot};
 use crate::destination::sftp::publish::Published;
 use crate::destination::sftp::session::Session;
 use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept, WINDOW_BYTES};
 use crate::destination::{Consequence, DestinationError};
-use crate::domain::{Deferral, Publish, RemotePath, Sha256Digest, Status, display};
+use crate::domain::{Deferral, OnConflict, Publish, RemotePath, Sha256Digest, Status, display};
+use crate::failpoint::{Point, reach};
 use crate::ledger::{LedgerError, Record, Release, Staged};
 
 /// What a transfer came to.
@@ -34,6 +36,15 @@ pub struct End {
     pub sha256: Option<Sha256Digest>,
     pub attempts: u32,
     pub version: Standing,
+    pub blame: Blame,
+}
+
+/// Whose fault it is that a file did not go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    File,
+    /// The destination was given up, and all that waited for it.
+    Destination,
 }
 
 /// Whether the version is still the one that stands under its name.
@@ -179,11 +190,12 @@ impl<'a> Transfer<'a> {
                 Ok(slot) => slot,
                 Err(error) => {
                     self.engine.lost(self.engine.source(self.job).destination, &error);
-                    let end = self.release(Status::Failed, describe(&error), Ending::Unfinished).await;
-                    return Ok(Outcome::Ended(end?));
+                    let end = self.release(Status::Failed, describe(&error), Ending::Unfinished).await?;
+                    return Ok(Outcome::Ended(End { blame: Blame::Destination, ..end }));
                 }
             };
             self.attempts += 1;
+            reach(Point::Begun);
             // On the heap, for as long as there is a slot: those that wait for one are many, and their tasks small.
             let halt = match Box::pin(self.attempt(&slot)).await {
                 Ok(done) => {
@@ -201,8 +213,10 @@ impl<'a> Transfer<'a> {
                 Halt::Ledger(error) => return Err(error),
                 Halt::Local(ReadError::Changed) => {
                     self.clean(&slot).await;
+                    reach(Point::ChangedCleaned);
                     let reason = Deferral::ChangedWhileRead.to_string();
                     let end = self.release(Status::Deferred, reason, Ending::Forget).await?;
+                    reach(Point::ChangedReleased);
                     return Ok(Outcome::Ended(End { version: Standing::Superseded, ..end }));
                 }
                 Halt::Local(ReadError::Vanished) => {
@@ -285,9 +299,11 @@ impl<'a> Transfer<'a> {
             return Ok(Done::TurnedAway(name));
         }
         let digest = self.upload(session, &delivery, before).await?;
+        let _turn = self.turn().await;
         self.confirm().await?;
         match self.engine.archive(self.job).commit(session, &delivery, &digest).await {
             Ok(published) => {
+                reach(Point::Committed);
                 self.staged = Staged::Nothing;
                 Ok(Done::of(published, digest))
             }
@@ -302,6 +318,7 @@ impl<'a> Transfer<'a> {
 
     /// The same for a server that cannot rename: the name is judged first, and written in place.
     async fn attempt_direct(&mut self, session: &Session, delivery: Delivery<'_>) -> Result<Done, Halt> {
+        let _turn = self.turn().await;
         let version = self.version.clone();
         let digest = blocking(move || version.digest()).await?;
         let name = match self.engine.archive(self.job).choose(session, &delivery, &digest, self.begun.as_ref()).await? {
@@ -310,6 +327,7 @@ impl<'a> Transfer<'a> {
             Choice::SkippedFor(name) => return Ok(Done::TurnedAway(name)),
         };
         self.inherited = Inherited::Settled;
+        reach(Point::DirectChosen);
         self.confirm().await?;
         let delivery = Delivery { staging: &name, ..delivery };
         let uploaded = match self.upload(session, &delivery, Before::Foreign).await {
@@ -320,6 +338,7 @@ impl<'a> Transfer<'a> {
             }
             Err(halt) => Err(halt),
         };
+        reach(Point::DirectWritten);
         // There is no temporary name that anybody would have to look after.
         self.staged = Staged::Nothing;
         let digest = match uploaded {
@@ -327,6 +346,7 @@ impl<'a> Transfer<'a> {
             Err(Halt::Local(error)) => {
                 // All that was read had arrived, under a name that was free and that we created.
                 self.engine.archive(self.job).remove(session, &name).await?;
+                reach(Point::DirectRemoved);
                 return Err(Halt::Local(error));
             }
             Err(halt) => {
@@ -371,6 +391,7 @@ impl<'a> Transfer<'a> {
             (staged?, digest?)
         };
         archive.verify(session, delivery, &staged, &digest).await?;
+        reach(Point::Verified);
         Ok(digest)
     }
 
@@ -386,16 +407,33 @@ impl<'a> Transfer<'a> {
             .unwrap_or_else(|panicked| Err(ReadError::Failed(format!("reading it failed: {panicked}"))))
     }
 
+    /// Where the commit may replace what has the name: no other version of the file commits meanwhile.
+    async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
+        match self.engine.source(self.job).rules.on_conflict {
+            OnConflict::Overwrite => {
+                let claim = &self.job.claim;
+                Some(self.engine.turns.take(&claim.key.destination, &claim.remote).await)
+            }
+            OnConflict::Rename | OnConflict::Skip | OnConflict::Fail => None,
+        }
+    }
+
     /// Step 4, right before the commit: the version still stands, and the file is still ours.
     async fn confirm(&self) -> Result<(), Halt> {
         let version = self.version.clone();
         self.local(move || version.still_named()).await?;
-        Ok(self.engine.lease.confirm(&self.job.claim).await?)
+        reach(Point::Unchanged);
+        self.engine.lease.confirm(&self.job.claim).await?;
+        reach(Point::LeaseConfirmed);
+        Ok(())
     }
 
     /// Step 2: what earlier tokens, or our own earlier attempts, left under temporary names.
     async fn inherit(&mut self, session: &Session, delivery: &Delivery<'_>) -> Result<Before, Halt> {
-        let leftover = if delivery.size >= RESUME_FROM_BYTES { Before::Resumable } else { Before::Leftover };
+        let leftover = match delivery.size {
+            size if size >= resume_from_bytes() => Before::Resumable { size },
+            _ => Before::Leftover,
+        };
         if self.inherited == Inherited::Unknown {
             // A reply that is lost from here on leaves it open which names stand.
             self.staged = Staged::Maybe;
@@ -409,6 +447,7 @@ impl<'a> Transfer<'a> {
             }
             self.staged = adopted;
             self.inherited = Inherited::Settled;
+            reach(Point::Inherited);
             // The predecessor may have died between its commit and its record. Where nothing has the wanted name it
             // did not commit, and the file need not be read twice.
             if self.engine.archive(self.job).is_taken(session, delivery).await? {
@@ -428,9 +467,11 @@ impl<'a> Transfer<'a> {
         let Some(name) = self.engine.archive(self.job).reconcile(session, delivery, &digest).await? else {
             return Ok(None);
         };
+        reach(Point::Reconciled);
         if self.staged == Staged::Maybe {
             self.engine.archive(self.job).remove(session, delivery.staging).await?;
             self.staged = Staged::Nothing;
+            reach(Point::ReconciledAlone);
         }
         Ok(Some(Done::Stands(name, digest, None)))
     }
@@ -445,7 +486,9 @@ impl<'a> Transfer<'a> {
                 return self.release(Status::Skipped, reason, Ending::Unfinished).await;
             }
         };
-        let record = Record { remote: remote.clone(), sha256: digest, recorded_at: self.engine.now() };
+        // A clock that was set back makes no record of this run one of an earlier run.
+        let recorded_at = self.engine.now().max(self.engine.started_at);
+        let record = Record { remote: remote.clone(), sha256: digest, recorded_at };
         let intention = match self.engine.record(self.job, record).await {
             Ok(intention) => intention,
             Err(LedgerError::LeaseLost) => {
@@ -477,19 +520,23 @@ impl<'a> Transfer<'a> {
     async fn release(&mut self, status: Status, reason: String, ending: Ending) -> Result<End, LedgerError> {
         let staged = if self.inherited == Inherited::Settled { self.staged } else { Staged::Maybe };
         let attempts = self.job.claim.attempts + self.attempts;
+        let intention = self.engine.quarantine_of(self.job);
         let release = match ending {
-            Ending::Failed => Release::Failed { reason: reason.clone(), attempts, staged },
+            Ending::Failed => Release::Failed { reason: reason.clone(), attempts, staged, intention },
             Ending::Unfinished => Release::Unfinished { attempts, staged },
             Ending::Forget => Release::Forget { staged },
         };
-        match self.engine.ledger.release(&self.job.claim, release).await {
-            Ok(()) | Err(LedgerError::LeaseLost) => {}
+        let ours = match self.engine.ledger.release(&self.job.claim, release).await {
+            Ok(()) => true,
+            // Its successor has the file, and judges it.
+            Err(LedgerError::LeaseLost) => false,
             Err(error) => return Err(error),
-        }
+        };
         let mut reason = reason;
-        if status == Status::Failed
+        if ours
+            && status == Status::Failed
             && ending == Ending::Failed
-            && let Some(remark) = self.engine.quarantine(self.job).await
+            && let Some(remark) = self.engine.quarantine(self.job).await?
         {
             reason = format!("{reason}; {remark}");
         }
@@ -497,8 +544,8 @@ impl<'a> Transfer<'a> {
     }
 
     fn end(&self, status: Status, reason: Option<String>, sha256: Option<Sha256Digest>) -> End {
-        let version = Standing::Current;
-        End { status, reason, remote: self.job.claim.remote.clone(), sha256, attempts: self.attempts, version }
+        let (remote, attempts) = (self.job.claim.remote.clone(), self.attempts);
+        End { status, reason, remote, sha256, attempts, version: Standing::Current, blame: Blame::File }
     }
 }
 

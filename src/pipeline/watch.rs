@@ -2,29 +2,28 @@
 //! is a drain.
 
 use std::collections::{HashSet, VecDeque};
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::engine::{Engine, Resting, RunError};
 use super::intake::{BATCH, Intake, Ready, Told, Unseen, problem_row, sleep_until};
-use super::names::{Entry, Named, named, send_found};
-use crate::config::settings::{Execution, WatchSettings, WatcherKind};
-use crate::domain::{Status, display};
+use super::names::{Entry, Named};
+use super::scans::{Asked, Scans, Step, Walk, Why, begin};
+use crate::config::settings::{Execution, LedgerLocation, WatchSettings, WatcherKind};
+use crate::domain::{Deferral, Status, display};
 use crate::ledger::LedgerError;
 use crate::readiness::{Decision, Rules, Waiting};
 use crate::report::Phase;
 use crate::selection::MarkedBy;
 use crate::shutdown::Shutdown;
-use crate::source::scan::{scan, scan_below, scan_flat};
 use crate::source::watch::{RescanReason, SourceEvent, Watch, WatchOptions, Watched};
 use crate::source::{BelowRoot, Candidate, Root};
+
+mod drain;
 
 /// Files that are waited for at most; beyond it those that wait for a marker are left to the next scan.
 const WAITING: usize = 50_000;
@@ -39,49 +38,40 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
         Execution::Real => settings.watcher,
         Execution::DryRun => WatcherKind::Poll,
     };
-    let options = WatchOptions::new(kind, settings.scan_interval);
-    let mut watch = Watch::start(watched(engine), options, rand::random())
+    let mut options = WatchOptions::new(kind, settings.scan_interval);
+    // The ledger's directory can be written to, where a container's other ones perhaps cannot.
+    let LedgerLocation::File(ledger) = &engine.settings.ledger.location;
+    if let Some(directory) = std::path::absolute(ledger).ok().and_then(|path| path.parent().map(Path::to_owned)) {
+        options.bells = directory;
+    }
+    let watch = Watch::start(watched(engine, intake.destination()), options, rand::random())
         .map_err(|error| RunError::Broken(format!("the watcher did not start: {error}")))?;
     let mut run = Run {
         engine,
         intake,
         waiting: Waiting::new(WAITING),
         scans: Scans::default(),
-        active: Instant::now(),
         missed: Missed::Nothing,
+        unmet: VecDeque::new(),
+        stage: Stage::Watching,
     };
     engine.reporter.phase(Phase::Watching);
     let mut idleness = look_interval();
-    // A task of its own, for this one may be waiting for workers while the destination is out.
-    let mut stop_file = JoinSet::new();
-    if let Some(file) = settings.until.clone() {
-        let shutdown = shutdown.clone();
-        stop_file.spawn(async move {
-            await_file(&file).await;
-            info!(file = %display::path(&file), "the stop file appeared: finishing what is under way");
-            shutdown.drain();
-        });
-    }
-    let (mut batch, mut events) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+    let mut inflow = Inflow::new(watch);
     loop {
-        let room = run.waiting.room().min(BATCH);
         let due = run.waiting.next_due().map(tokio::time::Instant::from_std);
         tokio::select! {
             biased;
             () = shutdown.draining().cancelled() => break,
             () = engine.stop.cancelled() => break,
             () = sleep_until(due), if due.is_some() => run.examine_due().await?,
-            received = watch.recv_many(&mut events, BATCH) => {
-                if received == 0 {
+            () = std::future::ready(()), if !run.unmet.is_empty() => run.examine_unmet().await?,
+            came = inflow.next(&mut run) => {
+                if came == Came::End {
                     warn!("the watcher ended; stopping");
                     shutdown.drain();
                 }
-                run.handle(&mut events).await?;
-            }
-            received = run.scans.recv(|walk| begin(engine, walk), &mut batch, room), if run.scans.busy() && room > 0 => {
-                if received > 0 {
-                    run.named(std::mem::take(&mut batch)).await?;
-                }
+                run.take(came, &mut inflow).await?;
             }
             _ = idleness.tick(), if settings.idle_exit.is_some() => {
                 if run.is_idle(settings) {
@@ -90,9 +80,9 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
             }
         }
         run.look_for_missed();
-        engine.reporter.waiting(run.waiting.len() as u64);
+        engine.reporter.waiting(intake.destination(), run.waiting.len() as u64);
     }
-    Ok(run.drain(watch, settings.grace).await?)
+    Ok(run.drain(inflow, settings.grace).await?)
 }
 
 fn look_interval() -> tokio::time::Interval {
@@ -102,7 +92,7 @@ fn look_interval() -> tokio::time::Interval {
 }
 
 /// Returns once something stands at the path.
-async fn await_file(path: &Path) {
+pub async fn await_file(path: &Path) {
     let mut looks = look_interval();
     loop {
         looks.tick().await;
@@ -112,8 +102,8 @@ async fn await_file(path: &Path) {
     }
 }
 
-fn watched(engine: &Engine) -> Vec<Watched> {
-    let directories = engine.sources.iter().flat_map(|source| {
+fn watched(engine: &Engine, destination: usize) -> Vec<Watched> {
+    let directories = engine.sources_of(destination).flat_map(|source| {
         source.entries.iter().filter_map(|entry| match entry {
             Entry::Directory(root) => Some(Watched { root: root.clone(), selection: source.selection.clone() }),
             Entry::File(_) => None,
@@ -122,114 +112,86 @@ fn watched(engine: &Engine) -> Vec<Watched> {
     directories.collect()
 }
 
-/// What to walk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Walk {
-    Root(Arc<Root>),
-    Below(Arc<Root>, BelowRoot),
-    /// Only the files that stand directly in a directory.
-    Flat(Arc<Root>, std::path::PathBuf),
+/// What comes in, from the watch and from walks, in turn: neither has to wait for the other to fall silent.
+struct Inflow {
+    watch: Watch,
+    events: Vec<SourceEvent>,
+    names: Vec<Named>,
+    turns: Turns,
+    /// The watch has ended.
+    ended: bool,
 }
 
-/// What a walk names, as it goes along.
-type Found = mpsc::Receiver<Named>;
-
-/// Walks asked for. Those of single directories do not wait for those of whole roots, which may take minutes.
-#[derive(Debug, Default)]
-struct Scans {
-    directories: Lane,
-    roots: Lane,
+/// What came in.
+#[derive(Debug, PartialEq, Eq)]
+enum Came {
+    Events,
+    Walk(Step),
+    /// The watch ended.
+    End,
 }
 
-/// Walks that come one after the other, so that many requests cost no more threads.
-#[derive(Debug, Default)]
-struct Lane {
-    queue: VecDeque<Walk>,
-    under_way: Option<Found>,
-}
-
-/// What became of a request.
+/// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    Queued,
-    /// The same walk has not begun yet, and sees all that a second one would.
-    Covered,
+enum Turns {
+    Events,
+    Walks,
 }
 
-impl Scans {
-    fn ask(&mut self, walk: Walk) -> Asked {
-        let lane = match walk {
-            Walk::Root(_) => &mut self.roots,
-            Walk::Below(..) | Walk::Flat(..) => &mut self.directories,
-        };
-        if lane.queue.contains(&walk) {
-            return Asked::Covered;
-        }
-        lane.queue.push_back(walk);
-        Asked::Queued
-    }
-
-    fn busy(&self) -> bool {
-        self.directories.busy() || self.roots.busy()
-    }
-
-    /// What a walk under way found; 0 where one ended, or there is none. Begins the next one. Cancel-safe.
-    async fn recv(&mut self, begin: impl Fn(Walk) -> Found, batch: &mut Vec<Named>, at_most: usize) -> usize {
-        std::future::poll_fn(|context| {
-            if !self.busy() {
-                return Poll::Ready(0);
-            }
-            for lane in [&mut self.directories, &mut self.roots] {
-                if let Poll::Ready(received) = lane.poll_recv(context, &begin, batch, at_most) {
-                    return Poll::Ready(received);
-                }
-            }
-            Poll::Pending
-        })
-        .await
-    }
-}
-
-impl Lane {
-    fn busy(&self) -> bool {
-        self.under_way.is_some() || !self.queue.is_empty()
-    }
-
-    fn poll_recv(
+impl Turns {
+    /// Asks whose turn it is first, and the other one where there is nothing.
+    fn poll(
         &mut self,
         context: &mut Context<'_>,
-        begin: &impl Fn(Walk) -> Found,
-        batch: &mut Vec<Named>,
-        at_most: usize,
-    ) -> Poll<usize> {
-        if self.under_way.is_none() {
-            self.under_way = self.queue.pop_front().map(begin);
+        mut events: impl FnMut(&mut Context<'_>) -> Poll<Came>,
+        mut walks: impl FnMut(&mut Context<'_>) -> Poll<Came>,
+    ) -> Poll<Came> {
+        for turn in [*self, self.other()] {
+            let came = match turn {
+                Self::Events => events(context),
+                Self::Walks => walks(context),
+            };
+            if came.is_ready() {
+                *self = turn.other();
+                return came;
+            }
         }
-        let Some(found) = &mut self.under_way else { return Poll::Pending };
-        let received = std::task::ready!(found.poll_recv_many(context, batch, at_most));
-        if received == 0 {
-            self.under_way = None;
+        Poll::Pending
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Events => Self::Walks,
+            Self::Walks => Self::Events,
         }
-        Poll::Ready(received)
     }
 }
 
-fn begin(engine: &Arc<Engine>, walk: Walk) -> Found {
-    let engine = engine.clone();
-    named(move |send| run_walk(&engine, &walk, send))
-}
+impl Inflow {
+    fn new(watch: Watch) -> Self {
+        let (events, names) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+        Self { watch, events, names, turns: Turns::Events, ended: false }
+    }
 
-fn run_walk(engine: &Engine, walk: &Walk, send: &mut dyn FnMut(Named) -> ControlFlow<()>) {
-    let (Walk::Root(root) | Walk::Below(root, _) | Walk::Flat(root, _)) = walk;
-    let selection = &engine.sources[root.source].selection;
-    let visit = &mut |found| send_found(found, send);
-    let ended = match walk {
-        Walk::Root(root) => scan(root, selection, visit),
-        Walk::Below(root, directory) => scan_below(root, directory, selection, visit),
-        Walk::Flat(root, directory) => scan_flat(root, directory, selection, visit),
-    };
-    if ended.is_break() {
-        debug!(path = %display::path(&root.path), "the walk was broken off");
+    /// Waits for what comes next. Cancel-safe.
+    async fn next(&mut self, run: &mut Run<'_>) -> Came {
+        let (room, mark) = (run.waiting.room().min(BATCH), run.waiting.mark());
+        let begin = |walk| begin(run.engine, walk);
+        let Self { watch, events, names, turns, ended } = self;
+        std::future::poll_fn(|context| {
+            let events = |context: &mut Context<'_>| match watch.poll_recv_many(context, events, BATCH) {
+                _ if *ended => Poll::Pending,
+                Poll::Ready(0) => {
+                    *ended = true;
+                    Poll::Ready(Came::End)
+                }
+                told => told.map(|_| Came::Events),
+            };
+            let walks =
+                |context: &mut Context<'_>| run.scans.poll_recv(context, &begin, mark, names, room).map(Came::Walk);
+            turns.poll(context, events, walks)
+        })
+        .await
     }
 }
 
@@ -238,9 +200,21 @@ struct Run<'a> {
     intake: &'a Intake,
     waiting: Waiting<Candidate>,
     scans: Scans,
-    /// When something was last seen to happen.
-    active: Instant,
     missed: Missed,
+    /// Roots that were walked to their end, with the marks of their beginnings: what waited for an event before, and was
+    /// not met, may be gone.
+    unmet: VecDeque<(Arc<Root>, u64)>,
+    stage: Stage,
+}
+
+/// How far a watch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Watching,
+    /// Told to stop. What happened before that is still to be told.
+    Flushing,
+    /// Nothing new is taken in.
+    Draining,
 }
 
 /// Whether events found no room in the waiting set.
@@ -251,12 +225,31 @@ enum Missed {
 }
 
 impl Run<'_> {
+    async fn take(&mut self, came: Came, inflow: &mut Inflow) -> Result<(), LedgerError> {
+        match came {
+            Came::Events => self.handle(&mut inflow.events).await?,
+            Came::Walk(Step::Named) => self.named(std::mem::take(&mut inflow.names)).await?,
+            Came::Walk(Step::Ended(Walk::Root(root, _), mark)) => self.unmet.push_back((root, mark)),
+            Came::Walk(Step::Ended(..)) | Came::End => {}
+        }
+        Ok(())
+    }
+
     /// Files that follow each other are looked at, and claimed, together.
     async fn handle(&mut self, events: &mut Vec<SourceEvent>) -> Result<(), LedgerError> {
         let mut candidates = Vec::with_capacity(events.len());
         for event in events.drain(..) {
             match event {
+                // It grows. It is looked at when its time comes, or when it is closed.
+                SourceEvent::Changed(candidate) if self.waiting.waits_for_time(&candidate) => {
+                    self.engine.stir();
+                }
                 SourceEvent::Changed(candidate) | SourceEvent::Closed(candidate) => candidates.push(candidate),
+                SourceEvent::Removed(candidate) => {
+                    self.engine.stir();
+                    self.waiting.forget(&candidate);
+                    candidates.retain(|named| *named != candidate);
+                }
                 other => {
                     self.examine_new(std::mem::take(&mut candidates)).await?;
                     self.handle_other(other).await?;
@@ -271,7 +264,7 @@ impl Run<'_> {
         if candidates.is_empty() {
             return Ok(());
         }
-        self.active = Instant::now();
+        self.engine.stir();
         let mut named = HashSet::with_capacity(candidates.len());
         candidates.retain(|candidate| named.insert((Arc::as_ptr(&candidate.root), candidate.path.clone())));
         let room = self.waiting.room();
@@ -285,7 +278,11 @@ impl Run<'_> {
     }
 
     async fn handle_other(&mut self, event: SourceEvent) -> Result<(), LedgerError> {
-        self.active = Instant::now();
+        // That it is time to make sure of something is no sign of life.
+        if !matches!(event, SourceEvent::Rescan { .. } | SourceEvent::Degraded { .. } | SourceEvent::RootMissing { .. })
+        {
+            self.engine.stir();
+        }
         match event {
             // Looked at with others of their kind.
             SourceEvent::Changed(candidate) | SourceEvent::Closed(candidate) => {
@@ -294,18 +291,22 @@ impl Run<'_> {
             SourceEvent::Marker { root, path } => self.marked(root, &path).await?,
             SourceEvent::Removed(candidate) => self.waiting.forget(&candidate),
             SourceEvent::NewDirectory { root, path } => {
+                self.readable_again(&root, &path).await?;
                 self.scans.ask(Walk::Below(root, path));
             }
             SourceEvent::Crowded { root, directory } => {
                 self.scans.ask(Walk::Flat(root, directory));
             }
+            // Whether there is anything left to make sure of is what the flush tells.
+            SourceEvent::Rescan { reason: RescanReason::Interval, .. } if self.stage != Stage::Watching => {}
             SourceEvent::Rescan { root, reason } => {
-                let asked = self.scans.ask(Walk::Root(root.clone()));
+                let why = if reason == RescanReason::Interval { Why::Interval } else { Why::Needed };
+                let asked = self.scans.ask(Walk::Root(root.clone(), why));
                 let path = display::path(&root.path);
                 match reason {
                     RescanReason::Start => info!(%path, "watching"),
                     // One scan makes up for all that was lost before it began.
-                    _ if asked == Asked::Covered => debug!(%path, ?reason, "a scan is asked for already"),
+                    _ if asked != Asked::Queued => debug!(%path, ?reason, "a scan is asked for already"),
                     RescanReason::Interval => debug!(%path, ?reason, "scanning"),
                     RescanReason::Overflow | RescanReason::RootReplaced | RescanReason::Degraded => {
                         info!(%path, ?reason, "scanning");
@@ -315,11 +316,30 @@ impl Run<'_> {
             SourceEvent::Degraded { root, reason } => {
                 warn!(path = %display::path(&root.path), reason, "polling from now on")
             }
+            SourceEvent::Flushed { scan } => {
+                self.stage = Stage::Draining;
+                for root in scan {
+                    self.scans.ask(Walk::Root(root, Why::Needed));
+                }
+            }
             SourceEvent::RootMissing { root } => {
                 warn!(path = %display::path(&root.path), "the directory is gone; waiting for it to come back")
             }
         }
         Ok(())
+    }
+
+    /// A directory that could not be read has a failed row, which is true no longer. Should the walk not get in either,
+    /// it has it again.
+    async fn readable_again(&self, root: &Arc<Root>, directory: &BelowRoot) -> Result<(), LedgerError> {
+        let path = root.path.join(directory.as_path());
+        if !self.engine.wake(&Resting::Path(path.clone())) {
+            return Ok(());
+        }
+        let reason = "it could not be read before, and can be read now".to_owned();
+        self.intake
+            .end(&Candidate { root: root.clone(), path: directory.clone() }, None, 0, Status::Skipped, reason)
+            .await
     }
 
     /// Scans for what events named while there was no room for it, once there is some.
@@ -331,8 +351,8 @@ impl Run<'_> {
     }
 
     fn scan_all_roots(&mut self) {
-        for root in watched(self.engine).into_iter().map(|watched| watched.root) {
-            self.scans.ask(Walk::Root(root));
+        for root in watched(self.engine, self.intake.destination()).into_iter().map(|watched| watched.root) {
+            self.scans.ask(Walk::Root(root, Why::Needed));
         }
     }
 
@@ -354,6 +374,10 @@ impl Run<'_> {
     }
 
     async fn named(&mut self, names: Vec<Named>) -> Result<(), LedgerError> {
+        if self.scans.needed() {
+            // Nor is a watch idle whose other sources are quiet.
+            self.engine.stir();
+        }
         let mut candidates = Vec::with_capacity(names.len());
         for name in names {
             match name {
@@ -381,14 +405,44 @@ impl Run<'_> {
         self.examine(due, Told::ByRow).await
     }
 
+    /// Looks at some of the files that wait for an event and were not met by a walk of their root. Where a directory was
+    /// moved away, or the root is polled, no event tells that they are gone.
+    async fn examine_unmet(&mut self) -> Result<(), LedgerError> {
+        let Some((root, mark)) = self.unmet.front() else { return Ok(()) };
+        let unmet = self.waiting.for_event(*mark, BATCH, |candidate| candidate.root == *root);
+        if unmet.is_empty() {
+            self.unmet.pop_front();
+            return Ok(());
+        }
+        self.examine(unmet.iter().map(|candidate| (**candidate).clone()).collect(), Told::ByRow).await
+    }
+
     async fn examine(&mut self, candidates: Vec<Candidate>, told: Told) -> Result<(), LedgerError> {
-        let mut ready = Vec::new();
+        if candidates.is_empty() {
+            return Ok(());
+        }
+        // While this one looks, none that sends elsewhere takes the watch for idle.
+        self.engine.take_in_hand();
+        let examined = self.look_at(candidates, told).await;
+        self.engine.put_down();
+        examined
+    }
+
+    async fn look_at(&mut self, candidates: Vec<Candidate>, told: Told) -> Result<(), LedgerError> {
+        let (mut ready, mut unmarked) = (Vec::new(), Vec::new());
         for (candidate, seen) in self.intake.look(candidates).await {
             match seen {
                 Ok(seen) => {
                     let rules = Rules { settle: self.engine.sources[candidate.root.source].settle };
-                    if self.waiting.observe(candidate, &seen.observation, rules, Instant::now()) == Decision::Ready {
-                        ready.push(Ready { version: seen.version, marker: seen.marker });
+                    match self.waiting.observe(candidate, &seen.observation, rules, seen.at) {
+                        Decision::Ready => ready.push(Ready { version: seen.version, marker: seen.marker }),
+                        // Held or not: there may be more of them than have room.
+                        Decision::Wait { deferral: deferral @ Deferral::NoMarker(_), .. }
+                            if self.stage != Stage::Watching =>
+                        {
+                            unmarked.push((seen.version, deferral));
+                        }
+                        Decision::Wait { .. } => {}
                     }
                 }
                 Err(Unseen::Vanished | Unseen::NotRegular) => self.waiting.forget(&candidate),
@@ -401,8 +455,11 @@ impl Run<'_> {
                 }
             }
         }
+        // Together, so that the ledger writes their rows in one go. A later row of the same version takes its place.
+        let rows = unmarked.iter().map(|(version, deferral)| self.intake.leave(version, deferral));
+        futures::future::try_join_all(rows).await?;
         if !ready.is_empty() {
-            self.active = Instant::now();
+            self.engine.stir();
         }
         for held in self.intake.admit(ready, told).await? {
             // Its owner records it; should that owner die, the next scan finds the file free.
@@ -414,54 +471,18 @@ impl Run<'_> {
     /// Whether nothing happened for so long that we stop by ourselves.
     fn is_idle(&mut self, settings: &WatchSettings) -> bool {
         let Some(limit) = settings.idle_exit else { return false };
-        if self.scans.busy() || self.waiting.next_due().is_some() || self.engine.in_hand() > 0 {
-            self.active = Instant::now();
+        if self.scans.busy() {
+            return false;
         }
-        let idle = self.active.elapsed() >= limit;
+        if self.waiting.next_due().is_some() || self.engine.in_hand() > 0 {
+            self.engine.stir();
+        }
+        // Each destination's sources are looked at this often.
+        let idle = self.engine.quiet_for() >= limit.max(2 * LOOK_EVERY);
         if idle {
             info!("nothing happened for {}: stopping", humantime::format_duration(limit));
         }
         idle
-    }
-
-    /// One last scan; then what waits has until the grace is over to become finished. The rest is named.
-    async fn drain(mut self, mut watch: Watch, grace: Duration) -> Result<(), LedgerError> {
-        let over = tokio::time::Instant::now() + grace;
-        self.engine.reporter.phase(Phase::Draining);
-        self.scans = Scans::default();
-        self.scan_all_roots();
-        let mut batch = Vec::with_capacity(BATCH);
-        while self.scans.busy() || !self.waiting.is_empty() {
-            let room = self.waiting.room().min(BATCH);
-            let due = self.waiting.next_due().map(tokio::time::Instant::from_std);
-            tokio::select! {
-                biased;
-                () = self.engine.stop.cancelled() => break,
-                () = tokio::time::sleep_until(over) => break,
-                () = sleep_until(due), if due.is_some() => self.examine_due().await?,
-                received = self.scans.recv(|walk| begin(self.engine, walk), &mut batch, room), if self.scans.busy() && room > 0 => {
-                    if received > 0 {
-                        self.named(std::mem::take(&mut batch)).await?;
-                    }
-                }
-                event = watch.recv() => match event {
-                    Some(SourceEvent::Changed(candidate) | SourceEvent::Closed(candidate)) if self.waiting.contains(&candidate) => {
-                        self.examine(vec![candidate], Told::Quietly).await?;
-                    }
-                    Some(SourceEvent::Removed(candidate)) => self.waiting.forget(&candidate),
-                    Some(SourceEvent::Marker { root, path }) => self.marked(root, &path).await?,
-                    // Nothing new is taken in beyond the last scan.
-                    Some(_) => {}
-                    None => break,
-                },
-            }
-            self.engine.reporter.waiting(self.waiting.len() as u64);
-        }
-        if self.scans.busy() {
-            self.engine.cut_short();
-        }
-        self.intake.leave_all(&self.waiting).await?;
-        Ok(())
     }
 }
 

@@ -1,15 +1,17 @@
-//! The workers: each claimed file gets a task of its own, as many at a time as there are places.
+//! The workers of one destination: each claimed file gets a task of its own, as many at a time as there are places.
+//!
+//! No two destinations share places: files that wait for one that is out keep nobody else waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tracing::{Instrument, error, info};
+use tracing::{Instrument, debug, error, info};
 
 use super::engine::{Engine, Job, Patience, Resting, RunError};
 use super::place::Places;
-use super::transfer::{End, Standing, Transfer};
+use super::transfer::{Blame, End, Standing, Transfer};
 use crate::domain::{Row, Status, display};
 use crate::ledger::LedgerError;
 
@@ -18,8 +20,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const LOOK_RARELY: Duration = Duration::from_secs(5);
 
 /// Takes jobs until the channel closes; as many are in flight as the settings or the sessions allow.
-pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
-    let places = Places::new(engine.jobs_in_flight());
+pub async fn work(engine: Arc<Engine>, destination: usize, mut jobs: mpsc::Receiver<Job>) {
+    let places = Places::new(engine.jobs_in_flight(destination));
     let mut tasks = JoinSet::new();
     loop {
         // Tasks that ended are taken out as we go, so that the set does not grow.
@@ -28,7 +30,7 @@ pub async fn work(engine: Arc<Engine>, mut jobs: mpsc::Receiver<Job>) {
         }
         let mut patience = LOOK_AGAIN;
         let mut place = loop {
-            places.grow_to(engine.jobs_in_flight());
+            places.grow_to(engine.jobs_in_flight(destination));
             match tokio::time::timeout(patience, places.take()).await {
                 Ok(place) => break place,
                 // An outage may last for days.
@@ -75,7 +77,12 @@ async fn finish(engine: &Engine, job: &Job, end: End) -> Result<(), LedgerError>
         if engine.patience == Patience::Persistent {
             engine.rest(Resting::Version(job.claim.key.id()));
         }
-        error!(path = %display::path(&row.path), reason = row.reason.as_deref().unwrap_or_default(), "failed");
+        let (path, reason) = (display::path(&row.path), row.reason.as_deref().unwrap_or_default());
+        match end.blame {
+            Blame::File => error!(%path, reason, "failed"),
+            // Said once, for all files.
+            Blame::Destination => debug!(%path, reason, "failed"),
+        }
     }
     let version = match end.version {
         Standing::Current => Some(&job.claim.key),

@@ -34,7 +34,6 @@ pub struct Reporter(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     discovered: AtomicU64,
-    waiting: AtomicU64,
     in_flight: AtomicU64,
     sent_bytes: AtomicU64,
     archived: AtomicU64,
@@ -54,6 +53,7 @@ struct State {
     large: Vec<Arc<Large>>,
     /// By destination.
     outages: BTreeMap<String, Outage>,
+    waiting: BTreeMap<usize, u64>,
 }
 
 #[derive(Debug)]
@@ -67,7 +67,6 @@ struct Large {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outage {
     pub reason: String,
-    pub retry_in: Duration,
 }
 
 /// All counters at one moment. Each is exact; together they may be a few events apart.
@@ -114,9 +113,9 @@ impl Reporter {
         self.0.discovered.fetch_add(files, Relaxed);
     }
 
-    /// So many candidates are waiting to be finished, as of now.
-    pub fn waiting(&self, files: u64) {
-        self.0.waiting.store(files, Relaxed);
+    /// So many candidates for one destination are waiting to be finished, as of now.
+    pub fn waiting(&self, destination: usize, files: u64) {
+        self.state().waiting.insert(destination, files);
     }
 
     /// An upload attempt begins; it ends when the handle is dropped.
@@ -150,9 +149,9 @@ impl Reporter {
         tracing::warn!(file = %display::path(path), attempt, ?delay, %error, "attempt failed, trying again");
     }
 
-    /// A destination takes nothing now and is asked again after `retry_in`. The pool logs it.
-    pub fn destination_down(&self, destination: &str, reason: &str, retry_in: Duration) {
-        let outage = Outage { reason: reason.to_owned(), retry_in };
+    /// A destination takes nothing now. The pool logs it, and when it is asked again.
+    pub fn destination_down(&self, destination: &str, reason: &str) {
+        let outage = Outage { reason: reason.to_owned() };
         self.state().outages.insert(destination.to_owned(), outage);
     }
 
@@ -171,7 +170,7 @@ impl Reporter {
         Snapshot {
             phase: state.phase,
             discovered: shared.discovered.load(Relaxed),
-            waiting: shared.waiting.load(Relaxed),
+            waiting: state.waiting.values().sum(),
             in_flight: shared.in_flight.load(Relaxed),
             sent_bytes: shared.sent_bytes.load(Relaxed),
             totals: Totals {
@@ -237,13 +236,14 @@ mod tests {
     fn counts_what_it_is_told() {
         let reporter = Reporter::new();
         reporter.discovered(3);
-        reporter.waiting(2);
-        reporter.waiting(1);
+        reporter.waiting(0, 2);
+        reporter.waiting(1, 3);
+        reporter.waiting(0, 1);
         reporter.finished(Status::Archived, 10);
         reporter.finished(Status::Failed, 5);
         reporter.retrying(Path::new("/a"), 1, Duration::ZERO, "refused");
         let snapshot = reporter.clone().snapshot();
-        assert_eq!((snapshot.discovered, snapshot.waiting, snapshot.retries), (3, 1, 1));
+        assert_eq!((snapshot.discovered, snapshot.waiting, snapshot.retries), (3, 4, 1));
         assert_eq!(snapshot.totals, Totals { archived: 1, failed: 1, bytes: 10, ..Totals::default() });
     }
 
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn an_outage_lasts_until_the_destination_is_up() {
         let reporter = Reporter::new();
-        reporter.destination_down("sftp://h/", "refused", Duration::from_secs(2));
+        reporter.destination_down("sftp://h/", "refused");
         assert_eq!(reporter.snapshot().outages["sftp://h/"].reason, "refused");
         reporter.destination_up("sftp://h/");
         assert!(reporter.snapshot().outages.is_empty());

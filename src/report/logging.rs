@@ -13,9 +13,9 @@ use tracing_subscriber::fmt::format::{FormatFields, Writer};
 use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::{Colour, Console, json_text};
+use super::{Colour, Console};
 use crate::config::settings::{LogFormat, LogSettings};
-use crate::domain::display::escaped;
+use crate::domain::display::{escaped, inert};
 
 /// What the protocol crates may say unless the filter names them: they log each packet, and each server's refusal of
 /// an optional request as an error.
@@ -63,7 +63,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 impl io::Write for &LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         match (self.format, std::str::from_utf8(line)) {
-            (LogFormat::Json, Ok(text)) => self.console.write(json_text::inert(text).as_bytes())?,
+            (LogFormat::Json, Ok(text)) => self.console.write(inert(text).as_bytes())?,
             _ => self.console.write(line)?,
         }
         Ok(line.len())

@@ -7,13 +7,11 @@ pub mod console;
 pub mod error;
 pub mod events;
 mod human;
-mod json_text;
 pub mod logging;
 pub mod progress;
 pub mod summary;
 
 pub use console::{Colour, Console};
 pub use events::{Phase, Reporter, Snapshot, Transfer};
-pub use json_text::inert;
 pub use progress::Progress;
 pub use summary::{RowSet, Summary, SummaryError, SummaryHeader, Surface};

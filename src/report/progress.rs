@@ -345,7 +345,7 @@ mod tests {
         assert_eq!(text(0), "2/1,500+ files");
         drop(transfers);
         reporter.phase(Phase::Uploading);
-        reporter.destination_down("sftp://h/", "connection\nrefused", Duration::from_secs(1));
+        reporter.destination_down("sftp://h/", "connection\nrefused");
         let expected =
             "2/1,500 files · destination down: connection\\nrefused · 4.0 MiB · 2.0 MiB/s · ETA 24m 58s · 1 failed";
         assert_eq!(text(usize::MAX), expected);

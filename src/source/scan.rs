@@ -60,7 +60,7 @@ pub fn scan(
     selection: &Selection,
     visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    let mut walker = Walker { root, selection, visit };
+    let mut walker = Walker { root, selection, visitor: Visitor::Entries(visit) };
     // The handle of a removed directory lists nothing, which would look like an empty source.
     if root.dir.refresh() == RootState::Missing {
         return walker.problem(Path::new(""), OpenError::Vanished { path: root.path.clone() });
@@ -78,7 +78,21 @@ pub fn scan_below(
     if !selection.enter(directory.as_path()) {
         return ControlFlow::Continue(());
     }
-    Walker { root, selection, visit }.directory(directory.as_path())
+    Walker { root, selection, visitor: Visitor::Entries(visit) }.directory(directory.as_path())
+}
+
+/// Names every directory that may hold candidates, from one on (empty for the root itself), right before it is opened.
+/// What cannot be read is passed over in silence; [`scan`] reports it.
+pub fn scan_directories(
+    root: &Arc<Root>,
+    start: &Path,
+    selection: &Selection,
+    entering: &mut dyn FnMut(&Path) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    if !start.as_os_str().is_empty() && !selection.enter(start) {
+        return ControlFlow::Continue(());
+    }
+    Walker { root, selection, visitor: Visitor::Directories(entering) }.directory(start)
 }
 
 /// Names the regular files that stand directly in a directory (empty for the root itself): those that a marker which
@@ -89,14 +103,14 @@ pub fn scan_flat(
     selection: &Selection,
     visit: &mut dyn FnMut(Found) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    let mut walker = Walker { root, selection, visit };
+    let mut walker = Walker { root, selection, visitor: Visitor::Entries(visit) };
     let Ok(handle) = root.dir.open_directory(directory) else { return ControlFlow::Continue(()) };
     let Ok(mut level) = Level::new(handle, directory.to_owned()) else { return ControlFlow::Continue(()) };
     while let Some(entry) = level.next() {
         if let Ok((entry, kind)) = entry
             && kind == FileType::RegularFile
         {
-            walker.file(level.path_of(name_of(&entry)), kind)?;
+            walker.file(&level, &entry, kind)?;
         }
     }
     ControlFlow::Continue(())
@@ -105,7 +119,14 @@ pub fn scan_flat(
 struct Walker<'a> {
     root: &'a Arc<Root>,
     selection: &'a Selection,
-    visit: &'a mut dyn FnMut(Found) -> ControlFlow<()>,
+    visitor: Visitor<'a>,
+}
+
+/// What a walk is for.
+enum Visitor<'a> {
+    Entries(&'a mut dyn FnMut(Found) -> ControlFlow<()>),
+    /// Directories alone, each before it is opened.
+    Directories(&'a mut dyn FnMut(&Path) -> ControlFlow<()>),
 }
 
 /// One directory on the way down.
@@ -168,6 +189,7 @@ fn name_of(entry: &DirEntry) -> &OsStr {
 impl Walker<'_> {
     fn directory(&mut self, start: &Path) -> ControlFlow<()> {
         let mut levels = Vec::new();
+        self.entering(start)?;
         match self.root.dir.open_directory(start) {
             Err(error) => self.unless_gone(start, error)?,
             Ok(handle) => self.descend(&mut levels, handle, start.to_owned())?,
@@ -175,6 +197,7 @@ impl Walker<'_> {
         while let Some(level) = levels.last_mut() {
             if let Some(name) = level.pending.pop() {
                 let path = level.path.join(name);
+                self.entering(&path)?;
                 match self.root.dir.open_directory(&path) {
                     Ok(handle) => self.descend(&mut levels, handle, path)?,
                     Err(error) => self.unless_gone(&path, error)?,
@@ -193,6 +216,7 @@ impl Walker<'_> {
                     if !self.enters(&path)? {
                         continue;
                     }
+                    self.entering(&path)?;
                     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     let opened = match level.dir.as_ref().map(Dir::fd) {
                         Some(Ok(fd)) => rustix::fs::openat(fd, entry.file_name(), flags, Mode::empty()),
@@ -203,10 +227,7 @@ impl Walker<'_> {
                         Err(errno) => self.unless_gone(&path, OpenError::new(&self.root.path.join(&path), errno))?,
                     }
                 }
-                Some(Ok((entry, kind))) => {
-                    let path = level.path_of(name_of(&entry));
-                    self.file(path, kind)?;
-                }
+                Some(Ok((entry, kind))) => self.file(level, &entry, kind)?,
             }
         }
         ControlFlow::Continue(())
@@ -227,7 +248,7 @@ impl Walker<'_> {
                             level.pending.push(name.to_owned());
                         }
                     }
-                    Ok((entry, kind)) => self.file(level.path_of(name_of(&entry)), kind)?,
+                    Ok((entry, kind)) => self.file(&level, &entry, kind)?,
                     Err(errno) => {
                         self.problem(&level.path, OpenError::new(&self.root.path.join(&level.path), errno))?;
                         break;
@@ -248,22 +269,40 @@ impl Walker<'_> {
         ControlFlow::Continue(false)
     }
 
-    fn file(&mut self, path: PathBuf, kind: FileType) -> ControlFlow<()> {
+    fn entering(&mut self, path: &Path) -> ControlFlow<()> {
+        match &mut self.visitor {
+            Visitor::Directories(entering) => entering(path),
+            Visitor::Entries(_) => ControlFlow::Continue(()),
+        }
+    }
+
+    fn file(&mut self, level: &Level, entry: &DirEntry, kind: FileType) -> ControlFlow<()> {
+        if matches!(self.visitor, Visitor::Directories(_)) {
+            return ControlFlow::Continue(());
+        }
+        let path = level.path_of(name_of(entry));
         let verdict = self.selection.judge(&path);
         match (verdict, FileKind::of(kind)) {
             (Verdict::Excluded(why), _) => self.ignored(path, Ignored::Excluded(why)),
             (_, Some(kind)) => self.ignored(path, Ignored::NotRegular(kind)),
             (Verdict::Marker, None) => self.ignored(path, Ignored::Marker),
             (Verdict::Candidate, None) => match BelowRoot::new(path) {
-                Some(path) => (self.visit)(Found::Candidate(Candidate { root: Arc::clone(self.root), path })),
+                Some(path) => self.found(Found::Candidate(Candidate { root: Arc::clone(self.root), path })),
                 None => ControlFlow::Continue(()),
             },
         }
     }
 
+    fn found(&mut self, found: Found) -> ControlFlow<()> {
+        match &mut self.visitor {
+            Visitor::Entries(visit) => visit(found),
+            Visitor::Directories(_) => ControlFlow::Continue(()),
+        }
+    }
+
     fn ignored(&mut self, path: PathBuf, why: Ignored) -> ControlFlow<()> {
         match BelowRoot::new(path) {
-            Some(path) => (self.visit)(Found::Ignored { root: Arc::clone(self.root), path, why }),
+            Some(path) => self.found(Found::Ignored { root: Arc::clone(self.root), path, why }),
             None => ControlFlow::Continue(()),
         }
     }
@@ -279,7 +318,7 @@ impl Walker<'_> {
     fn problem(&mut self, path: &Path, error: OpenError) -> ControlFlow<()> {
         // Joining an empty path would add a slash.
         let path = if path.as_os_str().is_empty() { self.root.path.clone() } else { self.root.path.join(path) };
-        (self.visit)(Found::Problem { root: Arc::clone(self.root), path, error })
+        self.found(Found::Problem { root: Arc::clone(self.root), path, error })
     }
 }
 

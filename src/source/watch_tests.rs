@@ -1,5 +1,8 @@
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
 
+use super::mailbox::Faults;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -15,14 +18,63 @@ fn options(kind: WatcherKind) -> WatchOptions {
     WatchOptions { poll_interval: Duration::from_millis(50), ..WatchOptions::new(kind, Duration::from_secs(300)) }
 }
 
+/// Whom a test acts as: somebody else's directories can be closed to this one, who is not root.
+const NOBODY: u32 = 65_534;
+
+/// Starts as somebody for whom rights are rights. The threads that are started take it over.
+fn as_nobody<T: Send>(start: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let started = scope.spawn(|| {
+            // SAFETY: setfsuid(2) takes a number, and changes this thread alone, which ends with the closure.
+            unsafe { libc::setfsuid(NOBODY) };
+            start()
+        });
+        started.join().unwrap()
+    })
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The inodes of all directories that this process watches.
+fn watched_inodes() -> Vec<u64> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc/self/fdinfo").unwrap().flatten() {
+        let info = fs::read_to_string(entry.path()).unwrap_or_default();
+        let inodes = info.lines().filter(|line| line.starts_with("inotify ")).filter_map(|line| {
+            let inode = line.split_whitespace().find_map(|part| part.strip_prefix("ino:"))?;
+            u64::from_str_radix(inode, 16).ok()
+        });
+        found.extend(inodes);
+    }
+    found
+}
+
 impl Fixture {
     fn new(options: WatchOptions) -> Self {
+        Self::with(options, Faults::default(), &[], |_| {})
+    }
+
+    /// With what `prepare` puts into the root before the watch starts.
+    fn with(options: WatchOptions, faults: Faults, exclude: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join("root")).unwrap();
-        let root = Arc::new(Root::open(0, &dir.path().join("root")).unwrap());
+        let path = dir.path().join("root");
+        fs::create_dir(&path).unwrap();
+        prepare(&path);
+        // Where this is no test by root, both are the same one.
+        let _ = chown(&path, Some(NOBODY), None).and_then(|()| chown(dir.path(), Some(NOBODY), None));
+        set_mode(dir.path(), 0o755);
+        let root = Arc::new(Root::open(0, &path).unwrap());
         let marker = "{name}.done".parse().unwrap();
-        let selection = Arc::new(Selection::new(&[], &[], Some(&marker)).unwrap());
-        let watch = Watch::start(vec![Watched { root: Arc::clone(&root), selection }], options, 1).unwrap();
+        let exclude: Vec<_> = exclude.iter().map(|&glob| glob.to_owned()).collect();
+        let selection = Arc::new(Selection::new(&[], &exclude, Some(&marker)).unwrap());
+        let mut mailbox = Mailbox::default();
+        mailbox.faults = faults;
+        let watched = vec![Watched { root: Arc::clone(&root), selection }];
+        let bells = if options.bells == std::env::temp_dir() { dir.path().to_owned() } else { options.bells };
+        let options = WatchOptions { bells, ..options };
+        let watch = as_nobody(|| Watch::with_mailbox(Arc::new(mailbox), watched, options, 1)).unwrap();
         Self { dir, root, watch, seen: Vec::new() }
     }
 
@@ -162,8 +214,10 @@ async fn the_canary_proves_events_and_is_removed() {
 
 #[tokio::test]
 async fn where_the_canary_is_not_heard_of_the_root_is_polled() {
-    let deaf = WatchOptions { canary_patience: Duration::ZERO, ..options(WatcherKind::Auto) };
-    let mut fixture = Fixture::new(deaf);
+    let faults = Faults::default();
+    faults.deaf.store(true, Ordering::SeqCst);
+    let impatient = WatchOptions { canary_patience: Duration::from_millis(50), ..options(WatcherKind::Auto) };
+    let mut fixture = Fixture::with(impatient, faults, &[], |_| {});
     fixture.rescan(RescanReason::Start).await;
     let event = fixture.wait(|event| matches!(event, SourceEvent::Degraded { .. })).await;
     assert!(format!("{event:?}").contains("raised no event"));
@@ -173,6 +227,52 @@ async fn where_the_canary_is_not_heard_of_the_root_is_polled() {
     }
     let said = fixture.seen.iter().filter(|event| matches!(event, SourceEvent::Degraded { .. })).count();
     assert_eq!((said, fs::read_dir(fixture.at("")).unwrap().count()), (1, 0));
+}
+
+/// Nobody reads what the kernel tells for longer than a canary's event may take, be it that another root has many
+/// directories to watch or that the consumer is slow.
+#[tokio::test]
+async fn a_canary_that_is_heard_of_late_is_heard_of() {
+    const LATE: Duration = Duration::from_millis(50);
+    let dir = tempfile::tempdir().unwrap();
+    let watched = ["one", "other"].map(|name| {
+        fs::create_dir(dir.path().join(name)).unwrap();
+        let root = Arc::new(Root::open(0, &dir.path().join(name)).unwrap());
+        Watched { root, selection: Arc::new(Selection::new(&[], &[], None).unwrap()) }
+    });
+    let mailbox = Arc::new(Mailbox::default());
+    let nobody_reads = Arc::clone(&mailbox);
+    let (locked_now, is_locked) = std::sync::mpsc::channel();
+    let locker = std::thread::spawn(move || {
+        let locked = nobody_reads.lock();
+        locked_now.send(()).unwrap();
+        let began = std::time::Instant::now();
+        while began.elapsed() < 4 * LATE {
+            std::thread::yield_now();
+        }
+        drop(locked);
+    });
+    is_locked.recv().unwrap();
+    let impatient = WatchOptions { canary_patience: LATE, ..options(WatcherKind::Auto) };
+    let mut watch = Watch::with_mailbox(mailbox, watched.into(), impatient, 1).unwrap();
+    locker.join().unwrap();
+    let canaries = || fs::read_dir(dir.path().join("one")).unwrap().count();
+    let mut seen = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, async {
+        // Two scans to start with, and then the canaries' end.
+        while seen.len() < 2 {
+            seen.push(watch.recv().await.unwrap());
+        }
+        while canaries() > 0 {
+            tokio::task::yield_now().await;
+        }
+        fs::write(dir.path().join("one/a"), "").unwrap();
+        while !matches!(seen.last(), Some(SourceEvent::Closed(_))) {
+            seen.push(watch.recv().await.unwrap());
+        }
+    });
+    ended.await.unwrap();
+    assert!(!seen.iter().any(|event| matches!(event, SourceEvent::Degraded { .. })), "{seen:?}");
 }
 
 #[tokio::test]
@@ -190,12 +290,28 @@ async fn a_poller_asks_for_scans_and_nothing_else() {
 async fn the_watch_limit_leads_to_polling() {
     let mut fixture = Fixture::new(options(WatcherKind::Inotify));
     fixture.rescan(RescanReason::Start).await;
-    let limit = notify::Error::new(notify::ErrorKind::MaxFilesWatch)
-        .add_path(fixture.at("new").canonicalize().unwrap_or(fixture.at("")));
-    fixture.watch.mailbox.put(Err(limit));
+    fixture.watch.mailbox.faults.no_more_watches.store(true, Ordering::SeqCst);
+    fs::create_dir(fixture.at("new")).unwrap();
     let event = fixture.wait(|event| matches!(event, SourceEvent::Degraded { .. })).await;
     assert!(format!("{event:?}").contains("fs.inotify.max_user_watches"));
     fixture.rescan(RescanReason::Degraded).await;
+    fixture.rescan(RescanReason::Interval).await;
+}
+
+/// It is behind for ever, as far as the watch can tell.
+#[tokio::test]
+async fn a_consumer_that_is_never_done_still_gets_its_reconciling_scans() {
+    let often = WatchOptions { scan_interval: Duration::from_millis(200), ..options(WatcherKind::Inotify) };
+    let mut fixture = Fixture::new(often);
+    fixture.rescan(RescanReason::Start).await;
+    fs::write(fixture.at("a"), "").unwrap();
+    let asked = tokio::time::timeout(PATIENCE, async {
+        // Of the file come two events at most.
+        while fixture.watch.events.len() < 4 {
+            tokio::task::yield_now().await;
+        }
+    });
+    asked.await.unwrap();
     fixture.rescan(RescanReason::Interval).await;
 }
 
@@ -232,6 +348,85 @@ async fn an_overflow_of_the_kernels_queue_leads_to_a_scan() {
 }
 
 #[tokio::test]
+async fn a_directory_that_may_not_be_read_costs_no_other_its_events() {
+    let mut fixture = Fixture::with(options(WatcherKind::Auto), Faults::default(), &[], |root| {
+        for name in ["a", "lost+found", "z"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        set_mode(&root.join("lost+found"), 0o000);
+    });
+    fixture.rescan(RescanReason::Start).await;
+    for name in ["a/1", "z/2"] {
+        fs::write(fixture.at(name), "").unwrap();
+        fixture.closed(name).await;
+    }
+    assert!(!fixture.seen.iter().any(|event| matches!(event, SourceEvent::Degraded { .. })), "{:?}", fixture.seen);
+    // Once it may be read, it is named and watched like a new one.
+    fs::create_dir(fixture.at("lost+found/below")).unwrap();
+    set_mode(&fixture.at("lost+found"), 0o755);
+    fixture
+        .wait(|event| {
+            matches!(event, SourceEvent::NewDirectory { path, .. } if path.as_path() == Path::new("lost+found"))
+        })
+        .await;
+    fs::write(fixture.at("lost+found/below/3"), "").unwrap();
+    fixture.closed("lost+found/below/3").await;
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_entered_costs_no_watch() {
+    let mut fixture = Fixture::with(options(WatcherKind::Inotify), Faults::default(), &["cache"], |root| {
+        for name in ["a/b", "cache/deep", ".git/objects"] {
+            fs::create_dir_all(root.join(name)).unwrap();
+        }
+    });
+    fixture.rescan(RescanReason::Start).await;
+    for name in ["later", "cache/later", ".git/later", "later/.hidden"] {
+        fs::create_dir(fixture.at(name)).unwrap();
+    }
+    fs::write(fixture.at("later/1"), "").unwrap();
+    fixture
+        .wait(|event| match event {
+            SourceEvent::Closed(file) => file.path.as_path() == Path::new("later/1"),
+            SourceEvent::NewDirectory { path, .. } => path.as_path() == Path::new("later"),
+            _ => false,
+        })
+        .await;
+    let watched = watched_inodes();
+    let is_watched = |name: &str| watched.contains(&fs::metadata(fixture.at(name)).unwrap().ino());
+    for name in ["", "a", "a/b", "later"] {
+        assert!(is_watched(name), "{name:?}");
+    }
+    for name in ["cache", "cache/deep", "cache/later", ".git", ".git/objects", ".git/later", "later/.hidden"] {
+        assert!(!is_watched(name), "{name:?}");
+    }
+}
+
+/// The kernel's own queue runs over, and with it goes the news of new directories and of renamed ones.
+#[tokio::test]
+async fn what_the_kernel_forgot_to_tell_does_not_stay_deaf() {
+    let mut fixture = Fixture::new(options(WatcherKind::Inotify));
+    fs::create_dir(fixture.at("before")).unwrap();
+    fixture.rescan(RescanReason::Start).await;
+    let queue: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+    {
+        let mailbox = Arc::clone(&fixture.watch.mailbox);
+        let _nobody_reads = mailbox.lock();
+        // Made, opened, closed.
+        for number in 0..queue / 3 + 100 {
+            fs::write(fixture.at(&format!("{number}.tmp")), "").unwrap();
+        }
+        fs::create_dir_all(fixture.at("unheard/of")).unwrap();
+        fs::rename(fixture.at("before"), fixture.at("after")).unwrap();
+    }
+    fixture.rescan(RescanReason::Overflow).await;
+    for name in ["unheard/1", "unheard/of/2", "after/3"] {
+        fs::write(fixture.at(name), "").unwrap();
+        fixture.closed(name).await;
+    }
+}
+
+#[tokio::test]
 async fn a_root_that_is_made_anew_is_watched_again() {
     let mut fixture = Fixture::new(options(WatcherKind::Inotify));
     fixture.rescan(RescanReason::Start).await;
@@ -248,6 +443,48 @@ async fn a_root_that_is_made_anew_is_watched_again() {
     fixture.rescan(RescanReason::RootReplaced).await;
     fs::write(fixture.at("b"), "").unwrap();
     fixture.closed("b").await;
+}
+
+/// As a scan would find it, though nobody scans.
+#[tokio::test]
+async fn all_that_happened_before_is_told_when_asked_for() {
+    let mut fixture = Fixture::new(options(WatcherKind::Auto));
+    fixture.rescan(RescanReason::Start).await;
+    fs::write(fixture.at("a"), "").unwrap();
+    fixture.closed("a").await;
+    fixture.seen.clear();
+    for number in 0..500 {
+        fs::write(fixture.at(&format!("{number}")), "").unwrap();
+    }
+    fs::create_dir(fixture.at("new")).unwrap();
+    // The weakest of hints.
+    let _open = fs::File::create(fixture.at("open")).unwrap();
+    fixture.watch.flush();
+    fixture.wait(|event| *event == SourceEvent::Flushed { scan: Vec::new() }).await;
+    let told = |wanted: &str| {
+        fixture.seen.iter().any(|event| match event {
+            SourceEvent::Changed(file) | SourceEvent::Closed(file) => file.path.as_path() == Path::new(wanted),
+            SourceEvent::NewDirectory { path, .. } => path.as_path() == Path::new(wanted),
+            _ => false,
+        })
+    };
+    for name in (0..500).map(|number| number.to_string()).chain(["new".to_owned(), "open".to_owned()]) {
+        assert!(told(&name), "{name}: {:?}", fixture.seen);
+    }
+    let bells = fs::read_dir(fixture.dir.path()).unwrap().count();
+    assert_eq!(bells, 1);
+}
+
+#[tokio::test]
+async fn where_events_tell_nothing_a_scan_is_left_to_do() {
+    let unwritable = |kind| WatchOptions { bells: "/proc".into(), ..options(kind) };
+    for options in [options(WatcherKind::Poll), unwritable(WatcherKind::Inotify)] {
+        let mut fixture = Fixture::new(options);
+        fixture.rescan(RescanReason::Start).await;
+        fixture.watch.flush();
+        let root = Arc::clone(&fixture.root);
+        fixture.wait(|event| *event == SourceEvent::Flushed { scan: vec![Arc::clone(&root)] }).await;
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use archiver::embedded::{AnnouncedExtensions, Fault, Operation, Quirks, RenamePolicy, Request, SetstatPolicy};
 use rustix::process::Signal;
@@ -405,6 +406,32 @@ fn a_server_that_falls_silent_does_not_hang_it() {
     let report = Report::of(command.env("ARCHIVER_POOL__REQUEST_TIMEOUT", "1s"));
     report.assert_code(3).assert("rename", "fail", &["no answer"]).assert("delete", "skip", &["session was lost"]);
     assert_empty(&env.remote());
+}
+
+/// Nothing can be made here, so it looks around; and the server lists the same entries for ever.
+#[test]
+fn a_listing_without_end_is_left() {
+    for name in [".", "x"] {
+        let env = TestEnv::new();
+        let asked = Arc::<AtomicUsize>::default();
+        let faults = {
+            let asked = asked.clone();
+            move |request: &Request| match request.operation {
+                Operation::Mkdir | Operation::Open => Fault::Raw(request.status(3)),
+                Operation::Readdir => {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    // One name, which is its own long name, without attributes.
+                    let string = [&1u32.to_be_bytes()[..], name.as_bytes()].concat();
+                    Fault::Raw(request.reply(104, &[&1u32.to_be_bytes()[..], &string, &string, &[0; 4]].concat()))
+                }
+                _ => Fault::None,
+            }
+        };
+        let server = Embedded::with_faults(&env, faults);
+        Report::of(&mut check(&env, &server.url("/"))).assert_code(3);
+        let asked = asked.load(Ordering::SeqCst);
+        assert!((1..200).contains(&asked), "{asked} times");
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ fn layer(arguments: &[&str]) -> CommandLayer {
     match parse(arguments).unwrap().command {
         Command::Push(args) => args.layer(),
         Command::Watch(args) => args.layer(),
+        Command::Run(args) => args.layer(),
         Command::Check(args) => args.layer(),
         other => panic!("{other:?} has no layer"),
     }
@@ -43,7 +44,8 @@ fn every_flag_of_a_key_exists_and_sets_it() {
     for key in archiver::config::keys::KEYS {
         let Some(flag) = key.flag else { continue };
         let value = key.choices.first().copied().unwrap_or("x");
-        let set = layer(&["watch", flag, value]).layer.values;
+        // All that the others take, and one more.
+        let set = layer(&["run", flag, value, "--", "true"]).layer.values;
         let names: Vec<_> = set.keys().copied().collect();
         assert_eq!(names, [key.name], "{flag}");
         assert_eq!(set[key.name].origin.to_string(), flag);

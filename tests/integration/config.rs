@@ -210,6 +210,7 @@ fn another_value(name: &str, kind: Kind) -> &'static str {
         "output.progress" => "never",
         "pool.limit-rate" => "1MiB",
         "watch.watcher" => "poll",
+        "run.on-failure" => "exit",
         _ if kind == Kind::Integer || matches!(kind, Kind::IntegerOr(_)) => "7",
         "settle" | "retry.initial-backoff" | "retry.max-backoff" => "7s",
         _ if name.ends_with("timeout") || name.ends_with("interval") || name.starts_with("shutdown") => "7s",

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use archiver::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest};
 use archiver::ledger::{
-    Claim, ClaimReply, ClaimRequest, Cursor, Ledger, LedgerError, Record, SqliteConfig, SqliteLedger,
+    Claim, ClaimReply, ClaimRequest, Cursor, Intention, Ledger, LedgerError, Record, SqliteConfig, SqliteLedger,
 };
 use chrono::Utc;
 
@@ -120,12 +120,12 @@ async fn another_process() {
         "hold" => {
             let claims: Vec<_> = futures::future::join_all((0..100).map(|number| ask(&ledger, number))).await;
             let ClaimReply::Claimed(first) = &claims[0] else { panic!("{claims:?}") };
-            ledger.record(first, record(first)).await.unwrap();
+            ledger.record(first, record(first), Intention::LeaveAlone).await.unwrap();
             let ClaimReply::Claimed(second) = &claims[1] else { panic!("{claims:?}") };
             println!("holding {}", second.token);
             listen();
             let confirmed = ledger.confirm(second).await;
-            let recorded = ledger.record(second, record(second)).await;
+            let recorded = ledger.record(second, record(second), Intention::LeaveAlone).await;
             let lost = [confirmed, recorded].iter().all(|result| matches!(result, Err(LedgerError::LeaseLost)));
             println!("lost {lost}");
         }
@@ -136,7 +136,7 @@ async fn another_process() {
                 let ledger = ledger.clone();
                 tokio::spawn(async move {
                     let ClaimReply::Claimed(claim) = ask(&ledger, number).await else { return None };
-                    ledger.record(&claim, record(&claim)).await.unwrap();
+                    ledger.record(&claim, record(&claim), Intention::LeaveAlone).await.unwrap();
                     Some(number.to_string())
                 })
             });
@@ -149,7 +149,7 @@ async fn another_process() {
                 tokio::spawn(async move {
                     for number in (worker..).step_by(4) {
                         let ClaimReply::Claimed(claim) = ask(&ledger, number).await else { continue };
-                        ledger.record(&claim, record(&claim)).await.unwrap();
+                        ledger.record(&claim, record(&claim), Intention::LeaveAlone).await.unwrap();
                         println!("recorded {number}");
                     }
                 })

@@ -11,11 +11,14 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::embedded::Embedded;
-use crate::support::env::{Finished, Running, TestEnv, files};
+use crate::support::env::{Finished, Running, TestEnv, files, write};
 use crate::support::openssh::OpenSsh;
+use crate::support::relay::Relay;
 
 #[path = "push_again.rs"]
 mod again;
+#[path = "push_broken_link.rs"]
+mod broken_link;
 #[path = "push_changing.rs"]
 mod changing;
 #[path = "push_conflict.rs"]
@@ -26,26 +29,40 @@ mod crash;
 mod direct;
 #[path = "push_faults.rs"]
 mod faults;
+#[path = "push_hostile_login.rs"]
+mod hostile_login;
+#[path = "push_ledger.rs"]
+mod ledger;
 #[path = "push_list.rs"]
 mod list;
 #[path = "push_login.rs"]
 mod login;
 #[path = "push_names.rs"]
 mod names;
+#[path = "push_nonsense.rs"]
+mod nonsense;
 #[path = "push_openssh.rs"]
 mod openssh;
 #[path = "push_options.rs"]
 mod options;
+#[path = "push_outage.rs"]
+mod outage;
 #[path = "push_real.rs"]
 mod real;
 #[path = "push_refused.rs"]
 mod refused;
 #[path = "push_regressions.rs"]
 mod regressions;
+#[path = "push_resume.rs"]
+mod resume;
 #[path = "push_select.rs"]
 mod select;
 #[path = "push_slow_link.rs"]
 mod slow_link;
+#[path = "push_sshd.rs"]
+mod sshd;
+#[path = "push_statuses.rs"]
+mod statuses;
 #[path = "push_stop.rs"]
 mod stop;
 #[path = "push_summary.rs"]
@@ -75,6 +92,16 @@ impl Bench {
         Self { env, to: server.url(), login, base: server.local(&server.base()) }
     }
 
+    /// For a server of its own, through a relay.
+    pub fn relayed(server: &OpenSsh, relay: &Relay) -> Self {
+        let mut bench = Self::openssh(server);
+        let line = format!("[127.0.0.1]:{} {}\n", relay.address().port(), server.host_key("ed25519"));
+        let known_hosts = write(&bench.env.home(), ".ssh/known_hosts", line);
+        bench.to = format!("sftp://{}@{}{}", server.user(), relay.address(), server.base());
+        bench.login = vec!["--identity".into(), server.client_key().into(), "--known-hosts".into(), known_hosts.into()];
+        bench
+    }
+
     pub fn plain() -> (Self, OpenSsh) {
         let server = OpenSsh::plain();
         (Self::openssh(&server), server)
@@ -83,6 +110,11 @@ impl Bench {
     /// For an embedded server of `env.remote()`, whose keys are where the binary looks for them by itself.
     pub fn embedded(env: TestEnv, server: &Embedded) -> Self {
         let (to, base) = (server.url("/"), env.remote());
+        Self { env, to, login: Vec::new(), base }
+    }
+
+    /// For a server that holds `base`, whose keys are where the binary looks for them by itself.
+    pub fn of(env: TestEnv, to: String, base: PathBuf) -> Self {
         Self { env, to, login: Vec::new(), base }
     }
 
@@ -100,12 +132,31 @@ impl Bench {
 
     /// The same without a destination.
     pub fn bare_push<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = self.env.archiver(["push"]);
+        self.bare("push", arguments)
+    }
+
+    /// `archiver watch`, as [`Bench::push`].
+    #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "for the kill test"))]
+    pub fn watch<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.bare("watch", arguments);
+        command.args(["--to", &self.to]).args(&self.login);
+        command
+    }
+
+    fn bare<A: AsRef<OsStr>>(&self, subcommand: &str, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.env.archiver([subcommand]);
         command.args(arguments);
         command.env("ARCHIVER_SUMMARY", "json").env("ARCHIVER_LAYOUT", "in");
         command.env("ARCHIVER_LEDGER", self.ledger());
         command.env("ARCHIVER_RETRY__INITIAL_BACKOFF", "1ms").env("ARCHIVER_RETRY__MAX_BACKOFF", "20ms");
         command.env("ARCHIVER_POOL__REQUEST_TIMEOUT", "2s");
+        command
+    }
+
+    /// `archiver check` of the destination, as JSON.
+    pub fn check(&self) -> Command {
+        let mut command = self.env.archiver(["check", "--summary", "json", "--to", &self.to]);
+        command.args(&self.login).env("ARCHIVER_LEDGER", self.ledger());
         command
     }
 
@@ -141,6 +192,20 @@ impl Bench {
         let left: Vec<_> = files(&self.base).into_keys().filter(|path| is_part(path)).collect();
         assert!(left.is_empty(), "temporary names are left: {left:?}");
     }
+}
+
+/// Runs all cases, six at a time.
+pub fn each<T: Send + Sync>(cases: &[T], run: impl Fn(&T) + Sync) {
+    let next = std::sync::Mutex::new(cases.iter());
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while let Some(case) = { next.lock().unwrap().next() } {
+                    run(case);
+                }
+            });
+        }
+    });
 }
 
 pub fn is_part(path: &Path) -> bool {

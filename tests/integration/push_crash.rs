@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use archiver::embedded::{AnnouncedExtensions, Fault, Operation, Quirks, Request};
 use rustix::process::Signal;
 
-use super::stop::{gate, is_commit};
+use super::stop::{gate, is_commit, is_question};
 use super::{Bench, Pushed, many_bytes};
 use crate::support::embedded::Embedded;
 use crate::support::env::{DEADLINE, Running, TestEnv, files, noise, write};
@@ -45,7 +45,7 @@ impl Trap {
                 return Fault::DropConnection;
             }
             match &mut state.armed {
-                Some((operation, left, moment)) if *operation == request.operation => {
+                Some((operation, left, moment)) if *operation == request.operation && !is_question(request) => {
                     *left -= 1;
                     if *left > 0 {
                         return Fault::None;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use archiver::domain::{DestinationUrl, FileKey, Fingerprint, OwnerId};
@@ -164,6 +164,24 @@ fn a_disposal_that_was_cut_short_is_undone_where_files_are_kept_now() {
     assert_eq!(fs::read(path).unwrap(), b"finished");
     assert_eq!(tree(&bench.env.local()).len(), 2, "{:?}", tree(&bench.env.local()));
     assert_eq!(bench.archived().len(), 1);
+}
+
+/// The application made a new file meanwhile, so the old one gets a name beside it, under which it is archived already.
+#[test]
+fn a_disposal_that_is_undone_beside_a_new_file_archives_nothing_twice() {
+    let (bench, _server, path) = died_while_disposing();
+    write(&bench.env.local(), "report", "the next one");
+    let pushed =
+        Pushed::run(bench.push([bench.env.local()]).args(["--after", "keep", "--exclude", "*.done"])).expect(0);
+    pushed.assert_counts([1, 1, 0, 0]);
+    assert_eq!(fs::read(path).unwrap(), b"the next one");
+    let local = tree(&bench.env.local());
+    assert!(local.len() == 3 && local.contains_key(Path::new("report.done")), "{local:?}");
+    assert_eq!(bench.archived().len(), 2);
+    // Nor when files are deleted again.
+    Pushed::run(bench.push([bench.env.local()]).args(["--after", "delete", "--exclude", "*.done"])).expect(0);
+    assert_eq!(tree(&bench.env.local()).len(), 1);
+    assert_eq!(bench.archived().len(), 2);
 }
 
 /// G4 holds for a file that `--on-conflict skip` left alone, too.

@@ -23,12 +23,7 @@ impl SlowBench {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let target = SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()));
         let relay = runtime.block_on(Relay::start(target, Duration::from_millis(25))).unwrap();
-        let mut bench = Bench::openssh(server);
-        let line = format!("[127.0.0.1]:{} {}\n", relay.address().port(), server.host_key("ed25519"));
-        let known_hosts = write(&bench.env.home(), ".ssh/known_hosts", line);
-        bench.to = format!("sftp://{}@{}{}", server.user(), relay.address(), server.base());
-        bench.login = vec!["--identity".into(), server.client_key().into(), "--known-hosts".into(), known_hosts.into()];
-        Self { bench, relay, _runtime: runtime }
+        Self { bench: Bench::relayed(server, &relay), relay, _runtime: runtime }
     }
 
     fn with_files(self, count: u64, size: usize) -> Self {

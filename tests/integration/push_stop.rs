@@ -14,7 +14,12 @@ use crate::support::env::{DEADLINE, Running, TestEnv, files, noise, write};
 
 /// What makes a final name appear: a rename, or a hard link where a server's renames are not known to refuse.
 pub fn is_commit(request: &Request) -> bool {
-    matches!(request.operation, Operation::Rename | Operation::Hardlink)
+    matches!(request.operation, Operation::Rename | Operation::Hardlink) && !is_question(request)
+}
+
+/// The question whether the server makes hard links at all: one that cannot be made.
+pub fn is_question(request: &Request) -> bool {
+    request.operation == Operation::Hardlink && request.path == request.target
 }
 
 /// The test's end of a [`gate`].

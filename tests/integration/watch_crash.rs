@@ -93,7 +93,8 @@ struct Held {
 impl Held {
     fn by(process: Pid) -> Self {
         let proc = Path::new("/proc").join(process.as_raw_nonzero().to_string());
-        let count = |name| fs::read_dir(proc.join(name)).unwrap().count();
+        // Its open files are shown to root only.
+        let count = |name| fs::read_dir(proc.join(name)).map_or(0, Iterator::count);
         let status = fs::read_to_string(proc.join("status")).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         let resident_kib = resident.trim().trim_end_matches(" kB").parse().unwrap();

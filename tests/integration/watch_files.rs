@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::watch::{Lister, Site, Summary, names, stop, watching};
-use crate::support::env::{TestEnv, files, noise, run, wait_until, write};
+use crate::support::env::{TestEnv, files, noise, pause, run, wait_until, write};
 
 /// Files that stood before, that are written, moved in, copied in, and whole trees: all arrive, whoever watches.
 fn every_way_in(kind: &str) {
@@ -260,9 +260,4 @@ fn contents<const N: usize>(wanted: [(&str, &str); N]) -> BTreeMap<PathBuf, crat
     let env = TestEnv::new();
     wanted.into_iter().for_each(|(path, content)| drop(write(&env.local(), path, content)));
     files(&env.local())
-}
-
-#[expect(clippy::disallowed_methods, reason = "a writer that takes its time")]
-fn pause(time: Duration) {
-    std::thread::sleep(time);
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use super::watch::{Site, Summary, names, stop, watching};
-use crate::support::env::{Running, TestEnv, files, noise, run, wait_until, write};
+use crate::support::env::{Running, TestEnv, files, noise, run, tree, wait_until, write};
 use crate::support::openssh::keygen;
 
 #[test]
@@ -62,6 +62,29 @@ fn files_written_right_before_the_signal_are_archived() {
     assert_eq!(site.archived(), files(&site.local()));
 }
 
+/// What it knows already is not walked again, be it ever so large, and nothing of it is lost.
+#[test]
+fn nothing_is_scanned_again_to_stop() {
+    let site = Site::new();
+    write(&site.local(), ".ignored", "each scan says so");
+    let mut command = site.command([]);
+    command.env("ARCHIVER_LOG", "info,archiver::pipeline::names=trace");
+    let running = watching(&mut command);
+    for number in 0..50 {
+        write(&site.local(), format!("new/{number}.csv"), format!("{number}"));
+    }
+    site.wait_for(1);
+    write(&site.local(), "last.csv", "last");
+    let finished = stop(running);
+    finished.assert_code(0);
+    assert_eq!(Summary::of(&finished).totals(), (51, 0, 0, 0));
+    let scans = finished.stderr.lines().filter(|line| line.contains(".ignored")).count();
+    assert_eq!(scans, 1, "{}", finished.stderr);
+    // The one that asked the kernel left nothing behind.
+    let left = tree(site.env.path()).into_keys().filter(|path| path.to_string_lossy().contains("canary")).count();
+    assert_eq!(left, 0);
+}
+
 #[test]
 fn a_second_interrupt_ends_it_at_once() {
     let site = Site::new();
@@ -98,7 +121,8 @@ fn the_grace_ends_a_drain_while_the_server_is_gone() {
     for number in 0..1500 {
         write(&site.local(), format!("{number}.csv"), "waiting");
     }
-    let running = watch_without_server(&site, ["--grace", "3s"]);
+    // They settle for so long that all have been named by the time so many wait that nothing more is taken in.
+    let running = watch_without_server(&site, ["--settle", "1s", "--grace", "4s"]);
     let finished = stop(running);
     finished.assert_code(4);
     assert_eq!(Summary::of(&finished).totals(), (0, 0, 1500, 0));
@@ -137,7 +161,10 @@ fn a_stop_file_is_seen_while_the_server_is_gone() {
     running.expect_line("the stop file appeared");
     let finished = running.finish();
     finished.assert_code(4);
-    assert_eq!(Summary::of(&finished).totals(), (0, 0, 1500, 0));
+    // What had not been named when nothing more was taken in has no row.
+    let (archived, skipped, deferred, failed) = Summary::of(&finished).totals();
+    assert_eq!((archived, skipped, failed), (0, 0, 0));
+    assert!((256..=1500).contains(&deferred), "{deferred}");
 }
 
 #[test]
@@ -147,6 +174,19 @@ fn idleness_ends_it() {
     let finished = run(&mut site.command(["--idle-exit", "700ms"]));
     finished.assert_code(0);
     assert_eq!(Summary::of(&finished).totals(), (1, 0, 0, 0));
+}
+
+/// That it is time to look again is no sign of life.
+#[test]
+fn idleness_ends_it_though_it_scans_more_often() {
+    for watcher in ["inotify", "poll"] {
+        let site = Site::new();
+        write(&site.local(), "a.csv", "a");
+        let arguments = ["--idle-exit", "1s", "--scan-interval", "200ms", "--watcher", watcher];
+        let finished = run(&mut site.command(arguments));
+        finished.assert_code(0);
+        assert_eq!(Summary::of(&finished).totals(), (1, 0, 0, 0), "{watcher}");
+    }
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! Markers and disposals of `archiver watch`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 use super::watch::{Site, Summary, names, stop, watching};
 use crate::support::env::{files, run, tree, wait_until, write};
@@ -158,28 +161,18 @@ fn what_is_written_again_under_the_name_of_a_deleted_file_is_archived_too() {
 /// read later is archived then.
 #[test]
 fn what_may_not_be_read_is_named_and_stops_nothing_else() {
-    use std::os::unix::fs::PermissionsExt;
-    use std::os::unix::process::CommandExt;
-    const NOBODY: u32 = 65534;
-
     if !crate::support::openssh::is_root() {
         eprintln!("SKIPPED: only root can run the archiver as another user");
         return;
     }
-    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let site = Site::new();
     let local = site.local();
     let secret = write(&local, "unreadable.csv", "unreadable");
     write(&local, "closed/inside.csv", "inside");
     write(&local, "open.csv", "open");
-    let key = site.env.home().join(".ssh/id_ed25519");
-    fs::copy(site.server.client_key(), &key).unwrap();
-    crate::support::openssh::run(site.env.command("chown").arg("-R").arg("nobody").arg(site.env.path()));
+    let mut command = command_of_nobody(&site);
+    command.args(["--scan-interval", "300ms"]);
     [&secret, &local.join("closed")].into_iter().for_each(|path| mode(path, 0));
-    let url = site.server.url();
-    let mut command = site.env.archiver(["watch", "--ssh-config", "none", "--summary", "json", "--to", &url]);
-    command.args(["--settle", "100ms", "--scan-interval", "300ms"]).arg("--known-hosts");
-    command.arg(site.server.known_hosts()).arg(&local).uid(NOBODY).gid(NOBODY);
     let mut running = watching(&mut command);
     running.expect_line("unreadable.csv");
     running.expect_line("closed");
@@ -194,4 +187,67 @@ fn what_may_not_be_read_is_named_and_stops_nothing_else() {
     assert!(summary.reasons("failed")["closed"].contains("ermission denied"), "{:?}", summary.reasons("failed"));
     let archived: Vec<_> = names(&site.remote()).into_keys().map(|path| path.file_name().unwrap().to_owned()).collect();
     assert_eq!(archived, ["later.csv", "open.csv", "unreadable.csv"]);
+}
+
+/// No event tells that they went away, and nobody waits for them.
+#[test]
+fn unmarked_files_that_went_away_with_their_directory_are_not_waited_for() {
+    for watcher in ["inotify", "poll"] {
+        let site = Site::new();
+        let local = site.local();
+        for number in 0..300 {
+            write(&local, format!("d/{number}.csv"), "unmarked");
+        }
+        let running =
+            site.watch(["--marker={name}.done", "--grace=20s", "--scan-interval=300ms", "--watcher", watcher]);
+        write(&local, "a.csv", "marked");
+        write(&local, "a.csv.done", "");
+        site.wait_for(1);
+        fs::rename(local.join("d"), site.env.path().join("elsewhere")).unwrap();
+        let finished = stop(running);
+        finished.assert_code(0);
+        assert_eq!(Summary::of(&finished).totals(), (1, 0, 0, 0), "{watcher}");
+    }
+}
+
+/// Events are all it takes: the next scan is minutes away.
+#[test]
+fn a_directory_that_is_opened_later_is_taken_in_and_no_failure_any_more() {
+    if !crate::support::openssh::is_root() {
+        eprintln!("SKIPPED: only root can run the archiver as another user");
+        return;
+    }
+    let site = Site::new();
+    let local = site.local();
+    write(&local, "closed/below/inside.csv", "inside");
+    let mut command = command_of_nobody(&site);
+    mode(&local.join("closed"), 0);
+    let mut running = watching(&mut command);
+    running.expect_line("closed");
+    mode(&local.join("closed"), 0o755);
+    site.wait_for(1);
+    write(&local, "closed/below/later.csv", "later");
+    site.wait_for(2);
+    let finished = stop(running);
+    finished.assert_code(0);
+    let summary = Summary::of(&finished);
+    assert_eq!(summary.totals(), (2, 1, 0, 0));
+    assert!(summary.reasons("skipped")["closed"].contains("can be read now"), "{:?}", summary.reasons("skipped"));
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// `archiver watch` of `local/`, all of which belongs to a user who is not root, by that user.
+fn command_of_nobody(site: &Site) -> Command {
+    const NOBODY: u32 = 65534;
+    let key = site.env.home().join(".ssh/id_ed25519");
+    fs::copy(site.server.client_key(), &key).unwrap();
+    crate::support::openssh::run(site.env.command("chown").arg("-R").arg("nobody").arg(site.env.path()));
+    let url = site.server.url();
+    let mut command = site.env.archiver(["watch", "--ssh-config", "none", "--summary", "json", "--to", &url]);
+    command.args(["--settle", "100ms"]).arg("--known-hosts").arg(site.server.known_hosts()).arg(site.local());
+    command.uid(NOBODY).gid(NOBODY);
+    command
 }

@@ -3,14 +3,17 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use archiver::embedded::{Fault, Operation, Request, StatusCode};
 use rustix::process::Signal;
+use tokio::sync::Notify;
 
 use super::watch::{Site, Summary, embedded_command, names, stop, watching};
 use crate::support::embedded::Embedded;
-use crate::support::env::{Running, TestEnv, files, run, tree, wait_until, write};
+use crate::support::env::{DEADLINE, Running, TestEnv, files, noise, run, tree, wait_until, write};
 
 /// They are on record: there is nothing to settle, and nothing left to do.
 #[test]
@@ -176,4 +179,55 @@ fn a_second_interrupt_ends_it_while_another_process_holds_the_ledger() {
     site.wait_for(2);
     stop(running).assert_code(0);
     assert_eq!(site.archived(), files(&site.local()));
+}
+
+/// A server that carries out the commit of one version late, on one session, while the next version is ready on another:
+/// the last one wins, whatever the server does first.
+#[test]
+fn the_older_of_two_versions_never_overwrites_the_newer() {
+    let env = TestEnv::new();
+    let (send, commits) = channel();
+    let late = Arc::new(Notify::new());
+    let (release, count) = (late.clone(), AtomicUsize::new(0));
+    let connections = Arc::new(AtomicU64::new(0));
+    let connected = connections.clone();
+    let server = Embedded::with_faults(&env, move |request: &Request| {
+        let several = connected.fetch_max(request.connection, Ordering::SeqCst) > 0;
+        if request.operation == Operation::Close && !several {
+            // So that they meet.
+            return Fault::Delay(Duration::from_millis(100));
+        }
+        if request.operation != Operation::PosixRename {
+            return Fault::None;
+        }
+        // The test may be over.
+        let _ = send.send(());
+        if count.fetch_add(1, Ordering::SeqCst) == 0 { Fault::Hold(late.clone()) } else { Fault::None }
+    });
+    let overwriting = ["--after=delete", "--on-conflict=overwrite", "--layout=in", "--connections=2"];
+    let running = watching(&mut embedded_command(&env, &server, overwriting));
+    let archive = |content: &[u8]| write(&env.local(), "a.bin", content);
+    archive(b"what stands at first");
+    // Large files that come together make it open the second connection; each then has one of its own.
+    for round in 0.. {
+        (0..4).for_each(|n| drop(write(&env.local(), format!("{round}-{n}"), noise(1 << 20, 9 + n))));
+        wait_until("all is archived", || names(&env.local()).is_empty());
+        if connections.load(Ordering::SeqCst) > 0 {
+            break;
+        }
+        assert!(round < 20, "it makes do with one connection");
+    }
+    archive(&noise(1 << 20, 1));
+    commits.recv_timeout(DEADLINE).expect("the commit of a version");
+    let last = noise(1 << 20, 2);
+    archive(&last);
+    // It must not come; where it comes, it comes soon.
+    let overtaken = commits.recv_timeout(Duration::from_millis(700)).is_ok();
+    if overtaken {
+        wait_until("the last version is archived", || names(&env.local()).is_empty());
+    }
+    release.notify_one();
+    wait_until("all is archived", || names(&env.local()).is_empty());
+    stop(running).assert_code(0);
+    assert!(fs::read(env.remote().join("in/a.bin")).unwrap() == last, "an older version stands");
 }

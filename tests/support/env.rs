@@ -136,6 +136,12 @@ pub fn wait_until(what: &str, mut reached: impl FnMut() -> bool) {
     }
 }
 
+/// The pace of an application whose slowness is what is tested; never a wait for something to happen.
+#[expect(clippy::disallowed_methods, reason = "a writer that takes its time")]
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 /// How a process ended and what it said.
 #[derive(Debug)]
 pub struct Finished {
@@ -205,6 +211,25 @@ impl Running {
         }
     }
 
+    /// Waits for the next line of standard error that contains `text`; `None` where the process closes it without one.
+    #[track_caller]
+    pub fn line_or_end(&mut self, text: &str) -> Option<String> {
+        let start = Instant::now();
+        loop {
+            match self.next_line(start) {
+                Ok(line) if line.contains(text) => return Some(line),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("no line with {text:?} came:\n{}", self.stderr),
+            }
+        }
+    }
+
+    /// What it said on standard error, as far as it was waited for.
+    pub fn said(&self) -> &str {
+        &self.stderr
+    }
+
     fn next_line(&mut self, start: Instant) -> Result<String, RecvTimeoutError> {
         let line = self.lines.recv_timeout(DEADLINE.saturating_sub(start.elapsed()))?;
         self.stderr.push_str(&line);
@@ -212,8 +237,40 @@ impl Running {
         Ok(line)
     }
 
+    /// Waits so long for a line of standard error that contains `text`, and tells whether it came.
+    #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "for the kill test"))]
+    pub fn says_within(&mut self, text: &str, limit: Duration) -> bool {
+        let start = Instant::now();
+        while let Ok(line) = self.lines.recv_timeout(limit.saturating_sub(start.elapsed())) {
+            self.stderr.extend([line.as_str(), "\n"]);
+            if line.contains(text) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Waits so long for it to end by itself, and tells whether it did.
+    #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "for the kill test"))]
+    pub fn ends_within(&mut self, limit: Duration) -> bool {
+        let start = Instant::now();
+        loop {
+            match self.lines.recv_timeout(limit.saturating_sub(start.elapsed())) {
+                Ok(line) => self.stderr.extend([line.as_str(), "\n"]),
+                Err(why) => return why == RecvTimeoutError::Disconnected,
+            }
+        }
+    }
+
     pub fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Whether SIGSTOP has taken effect.
+    #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "for the kill test"))]
+    pub fn is_stopped(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero())).unwrap();
+        status.lines().any(|line| line.starts_with("State:\tT"))
     }
 
     #[track_caller]
@@ -251,6 +308,22 @@ impl Drop for Running {
             let _ = self.child.wait();
         }
     }
+}
+
+/// The most memory that a process has had, in KiB, asked for until it ends.
+pub fn peak_memory(pid: Pid) -> std::thread::JoinHandle<u64> {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    std::thread::spawn(move || {
+        let mut peak = 0;
+        while let Ok(status) = std::fs::read_to_string(&path) {
+            // A process that has ended, and is not waited for, has no memory.
+            let Some(line) = status.lines().find(|line| line.starts_with("VmHWM:")) else { break };
+            peak = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+            #[expect(clippy::disallowed_methods, reason = "nothing tells of growth; the process's end ends it")]
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        peak
+    })
 }
 
 #[test]

@@ -1,6 +1,12 @@
 //! Owned directories, real servers, slow links, neutral environments.
 
+pub mod broken_link;
+pub mod daemon;
 pub mod embedded;
 pub mod env;
+pub mod hostile;
+pub mod namespace;
 pub mod openssh;
+pub mod port;
 pub mod relay;
+pub mod seccomp;

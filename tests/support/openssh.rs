@@ -4,7 +4,6 @@
 //! but for `/run/sshd`, which sshd asks for when it runs as root.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,6 +11,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+use super::port::Port;
 
 const SSHD: &str = "/usr/sbin/sshd";
 /// Far longer than anything here takes; reached only when something is broken.
@@ -47,6 +48,7 @@ pub struct Builder {
     lines: Vec<String>,
     host_keys: Vec<&'static str>,
     chrooted: bool,
+    disk: Option<&'static str>,
 }
 
 impl Builder {
@@ -73,6 +75,18 @@ impl Builder {
         Some(self)
     }
 
+    /// Its files lie on a filesystem of their own with so much room (`1m`), which nobody but it sees and which goes with
+    /// it. Needs the right to mount; without, it says that the test is skipped and gives `None`.
+    pub fn on_small_disk(mut self, size: &'static str) -> Option<Self> {
+        let mounts = Command::new("unshare").args(["-m", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]).output();
+        if !mounts.is_ok_and(|output| output.status.success()) {
+            eprintln!("SKIPPED: a filesystem of its own needs the right to mount");
+            return None;
+        }
+        self.disk = Some(size);
+        Some(self)
+    }
+
     pub fn start(self) -> OpenSsh {
         OpenSsh::start(self)
     }
@@ -83,7 +97,8 @@ pub struct OpenSsh {
     /// The chroot; sshd wants every directory above it owned by root and writable by nobody else.
     jail: Option<TempDir>,
     user: String,
-    port: u16,
+    /// Nobody else gets it while the server is down.
+    port: Port,
     child: Option<Child>,
     /// How often it was started.
     starts: u32,
@@ -93,7 +108,7 @@ pub struct OpenSsh {
 
 impl OpenSsh {
     pub fn builder() -> Builder {
-        Builder { lines: Vec::new(), host_keys: vec!["ed25519"], chrooted: false }
+        Builder { lines: Vec::new(), host_keys: vec!["ed25519"], chrooted: false, disk: None }
     }
 
     /// A plain server for the user who runs the tests.
@@ -127,13 +142,9 @@ impl OpenSsh {
             Some(_) => "nobody".into(),
             None => String::from_utf8(run(Command::new("id").arg("-un"))).unwrap().trim().to_owned(),
         };
-        let mut server = Self { dir, jail, user, port: 0, child: None, starts: 0, log: Arc::default(), builder };
-        // The port is free when asked for, but may be taken by the time sshd binds it.
-        let started = (0..20).any(|_| {
-            server.port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-            server.spawn()
-        });
-        assert!(started, "sshd does not start:\n{}", server.log());
+        let port = Port::reserve();
+        let mut server = Self { dir, jail, user, port, child: None, starts: 0, log: Arc::default(), builder };
+        assert!(server.spawn(), "sshd does not start:\n{}", server.log());
         server.write_known_hosts();
         server
     }
@@ -152,7 +163,7 @@ impl OpenSsh {
             "Port {}\nListenAddress 127.0.0.1\nPidFile none\nAuthorizedKeysFile {dir}/authorized_keys\n\
              StrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
              PermitRootLogin yes\nMaxStartups 100\nMaxSessions 100\nLogLevel VERBOSE\nSubsystem sftp internal-sftp",
-            self.port
+            self.port.number()
         );
         // Not for every keyword does the first value win (MaxStartups).
         let keyword = |line: &str| line.split(' ').next().map(str::to_owned);
@@ -169,7 +180,13 @@ impl OpenSsh {
         let from = self.log.text.lock().unwrap().0.len();
         self.starts += 1;
         let start = self.starts;
-        let mut child = Command::new(SSHD)
+        let mut command = Command::new(SSHD);
+        if let Some(size) = self.builder.disk {
+            let script = format!("mount -t tmpfs -o size={size} tmpfs \"$0\" && exec {SSHD} \"$@\"");
+            command = Command::new("unshare");
+            command.args(["-m", "sh", "-c", &script]).arg(self.dir.path().join("files"));
+        }
+        let mut child = command
             .args(["-D", "-e", "-f"])
             .arg(&config)
             .stdin(Stdio::null())
@@ -262,7 +279,7 @@ impl OpenSsh {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.number()
     }
 
     pub fn user(&self) -> &str {
@@ -295,7 +312,7 @@ impl OpenSsh {
             .builder
             .host_keys
             .iter()
-            .map(|kind| format!("[127.0.0.1]:{} {}\n", self.port, self.host_key(kind)))
+            .map(|kind| format!("[127.0.0.1]:{} {}\n", self.port.number(), self.host_key(kind)))
             .collect();
         std::fs::write(self.known_hosts(), lines).unwrap();
     }
@@ -310,15 +327,16 @@ impl OpenSsh {
 
     /// Where a path of the server lies on this machine.
     pub fn local(&self, remote: &str) -> PathBuf {
-        match &self.jail {
-            Some(jail) => jail.path().join(remote.trim_start_matches('/')),
-            None => remote.into(),
+        match (&self.jail, &self.child) {
+            (Some(jail), _) => jail.path().join(remote.trim_start_matches('/')),
+            (None, Some(child)) if self.builder.disk.is_some() => format!("/proc/{}/root{remote}", child.id()).into(),
+            (None, _) => remote.into(),
         }
     }
 
     /// `sftp://user@127.0.0.1:port/base`.
     pub fn url(&self) -> String {
-        format!("sftp://{}@127.0.0.1:{}{}", self.user, self.port, self.base())
+        format!("sftp://{}@127.0.0.1:{}{}", self.user, self.port.number(), self.base())
     }
 }
 
@@ -354,11 +372,24 @@ fn open_to_all(path: &Path) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// OpenSSH 9.8 and later keep clients out for a while whose logins failed, which tests of failing logins do not want.
-fn punishes_failed_logins() -> bool {
+/// `OpenSSH 9.2p1`.
+pub fn version() -> String {
     let output = Command::new(SSHD).arg("-V").output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     let version = text.split("OpenSSH_").nth(1).unwrap_or_default();
+    format!("OpenSSH {}", version.split([' ', ',', '\n']).next().unwrap_or_default())
+}
+
+/// `SHA256:…` of a public key's file.
+pub fn fingerprint(path: &Path) -> String {
+    let shown = run(Command::new("ssh-keygen").arg("-lf").arg(path));
+    String::from_utf8_lossy(&shown).split_whitespace().nth(1).unwrap().to_owned()
+}
+
+/// OpenSSH 9.8 and later keep clients out for a while whose logins failed, which tests of failing logins do not want.
+fn punishes_failed_logins() -> bool {
+    let version = version();
+    let version = version.trim_start_matches("OpenSSH ");
     let mut numbers = version.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
     (numbers.next(), numbers.next()) >= (Some(9), Some(8))
 }

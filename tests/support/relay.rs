@@ -26,8 +26,17 @@ const IN_THE_AIR: usize = 4096;
 /// Relays until it is dropped; then every connection is closed.
 pub struct Relay {
     address: SocketAddr,
-    round_trips: Arc<AtomicU64>,
+    counts: Arc<Counts>,
     acceptor: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+struct Counts {
+    round_trips: AtomicU64,
+    /// Bytes from clients that were passed on, of all connections.
+    up: AtomicU64,
+    /// Once so many were, every connection is cut, and the count is at its end: later ones live.
+    cut_at: AtomicU64,
 }
 
 impl Relay {
@@ -35,9 +44,10 @@ impl Relay {
     pub async fn start(target: SocketAddr, one_way: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let round_trips = Arc::new(AtomicU64::new(0));
-        let acceptor = tokio::spawn(accept(listener, target, one_way, round_trips.clone()));
-        Ok(Self { address, round_trips, acceptor })
+        let counts = Counts { round_trips: 0.into(), up: 0.into(), cut_at: u64::MAX.into() };
+        let counts = Arc::new(counts);
+        let acceptor = tokio::spawn(accept(listener, target, one_way, counts.clone()));
+        Ok(Self { address, counts, acceptor })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -48,7 +58,22 @@ impl Relay {
     /// the longest such chain of all connections. It counts causes, not time, so that it says on a slow machine, too,
     /// how often a client waited.
     pub fn round_trips(&self) -> u64 {
-        self.round_trips.load(Ordering::Relaxed)
+        self.counts.round_trips.load(Ordering::Relaxed)
+    }
+
+    /// How many bytes of clients were passed on to the server, encrypted as they are.
+    pub fn bytes_up(&self) -> u64 {
+        self.counts.up.load(Ordering::SeqCst)
+    }
+
+    /// Whether the cut of [`Relay::cut_after`] is still to come.
+    pub fn is_armed(&self) -> bool {
+        self.counts.cut_at.load(Ordering::SeqCst) != u64::MAX
+    }
+
+    /// Cuts the connection that carries the byte which is so many away from now, once.
+    pub fn cut_after(&self, bytes: u64) {
+        self.counts.cut_at.store(self.bytes_up() + bytes, Ordering::SeqCst);
     }
 }
 
@@ -59,13 +84,13 @@ impl Drop for Relay {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, one_way: Duration, round_trips: Arc<AtomicU64>) {
+async fn accept(listener: TcpListener, target: SocketAddr, one_way: Duration, counts: Arc<Counts>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    connections.spawn(connection(client, target, one_way, round_trips.clone()));
+                    connections.spawn(connection(client, target, one_way, counts.clone()));
                 }
                 // A client that went away before it was accepted.
                 Err(error) => eprintln!("relay: {error}"),
@@ -76,21 +101,15 @@ async fn accept(listener: TcpListener, target: SocketAddr, one_way: Duration, ro
     }
 }
 
-async fn connection(
-    client: TcpStream,
-    target: SocketAddr,
-    one_way: Duration,
-    round_trips: Arc<AtomicU64>,
-) -> io::Result<()> {
+async fn connection(client: TcpStream, target: SocketAddr, one_way: Duration, counts: Arc<Counts>) -> io::Result<()> {
     let server = TcpStream::connect(target).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let (client_saw, server_saw) = (AtomicU64::new(0), AtomicU64::new(0));
-    let up = Direction { one_way, sender_saw: &client_saw, receiver_saw: &server_saw, step: 1, longest: &round_trips };
-    let down =
-        Direction { one_way, sender_saw: &server_saw, receiver_saw: &client_saw, step: 0, longest: &round_trips };
+    let up = Direction { one_way, sender_saw: &client_saw, receiver_saw: &server_saw, step: 1, counts: &counts };
+    let down = Direction { one_way, sender_saw: &server_saw, receiver_saw: &client_saw, step: 0, counts: &counts };
     // An error of one direction closes both.
     tokio::try_join!(up.carry(from_client, to_server), down.carry(from_server, to_client))?;
     Ok(())
@@ -102,8 +121,9 @@ struct Direction<'a> {
     one_way: Duration,
     sender_saw: &'a AtomicU64,
     receiver_saw: &'a AtomicU64,
+    /// 1 for what clients send, 0 for replies.
     step: u64,
-    longest: &'a AtomicU64,
+    counts: &'a Counts,
 }
 
 /// What is in the air, until when, and the chain that it belongs to. No bytes: the sender has closed its direction.
@@ -139,7 +159,15 @@ impl Direction<'_> {
             tokio::time::sleep_until(due).await;
             self.receiver_saw.fetch_max(chain, Ordering::Relaxed);
             let Some(bytes) = bytes else { break };
-            self.longest.fetch_max(chain, Ordering::Relaxed);
+            self.counts.round_trips.fetch_max(chain, Ordering::Relaxed);
+            if self.step > 0 {
+                let up = self.counts.up.fetch_add(bytes.len() as u64, Ordering::SeqCst) + bytes.len() as u64;
+                let cut_at = self.counts.cut_at.load(Ordering::SeqCst);
+                if up >= cut_at {
+                    self.counts.cut_at.store(u64::MAX, Ordering::SeqCst);
+                    return Err(io::ErrorKind::ConnectionReset.into());
+                }
+            }
             to.write_all(&bytes).await?;
         }
         to.shutdown().await

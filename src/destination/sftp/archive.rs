@@ -10,14 +10,20 @@ use super::pool::{Load, Pool, Slot};
 use super::publish::{Publication, Published};
 use super::session::Session;
 use super::stage::{
-    Acknowledged, AttributesKept, Before, Body, Durability, Kept, Stage, Staged, remove_if_there, verify,
+    Acknowledged, AttributesKept, Before, Body, Durability, Kept, Left, Stage, Staged, remove_if_there, verify,
+    what_is_left,
 };
 use crate::destination::error::StatusCode;
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{OnConflict, Publish, RemotePath, Sha256Digest, Verify, display};
+use crate::failpoint::{self, Point, reach};
+
+const RESUME_FROM_BYTES: u64 = 64 << 20;
 
 /// From this size on an interrupted upload is resumed instead of begun again.
-pub const RESUME_FROM_BYTES: u64 = 64 << 20;
+pub fn resume_from_bytes() -> u64 {
+    failpoint::resume_from(RESUME_FROM_BYTES)
+}
 
 /// The rules of one destination.
 #[derive(Debug, Clone, Copy)]
@@ -71,19 +77,23 @@ impl Archive {
 
     /// Takes over what a predecessor left under its own temporary name: a large file's is renamed to ours, so that the
     /// predecessor, should it wake up, can neither truncate nor publish it; any other is removed. Tells whether
-    /// something was taken over.
+    /// something was taken over. What is no regular file is not ours, whatever its name, and stays.
     pub async fn adopt(
         &self,
         session: &Session,
         left: &RemotePath,
         delivery: &Delivery<'_>,
     ) -> Result<bool, DestinationError> {
-        if delivery.size < RESUME_FROM_BYTES {
-            remove_if_there(session, left).await?;
+        if delivery.size < resume_from_bytes() || what_is_left(session, left).await? != Left::File {
+            self.remove_left(session, left).await?;
+            reach(Point::PredecessorRemoved);
             return Ok(false);
         }
         match session.rename(left, delivery.staging).await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                reach(Point::PredecessorAdopted);
+                Ok(true)
+            }
             Err(error) if error.is_status(StatusCode::NoSuchFile) => Ok(false),
             // A second predecessor's, or a server that cannot rename.
             Err(error) if error.status.is_some() => remove_if_there(session, left).await.map(|()| false),
@@ -191,6 +201,19 @@ impl Archive {
     /// Removes a temporary name of ours.
     pub async fn remove(&self, session: &Session, temporary: &RemotePath) -> Result<(), DestinationError> {
         remove_if_there(session, temporary).await
+    }
+
+    /// Removes what a predecessor left under its temporary name; somebody's directory or link in its place stays.
+    pub async fn remove_left(&self, session: &Session, left: &RemotePath) -> Result<(), DestinationError> {
+        match what_is_left(session, left).await? {
+            Left::Nothing => Ok(()),
+            Left::File => remove_if_there(session, left).await,
+            Left::Foreign => {
+                let path = display::escaped(left.as_str());
+                tracing::warn!(%path, "somebody put something else in the place of a temporary file of ours; it stays");
+                Ok(())
+            }
+        }
     }
 
     /// Version 3 has one code for most failures. What it means is found out by looking, never by reading its text.

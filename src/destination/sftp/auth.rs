@@ -12,7 +12,7 @@ use russh::keys::agent::client::{AgentClient, AgentStream};
 use russh::keys::{Certificate, HashAlg, PrivateKeyWithHashAlg, PublicKey};
 use russh::{MethodKind, MethodSet};
 
-use super::connect::{Farewell, Guard};
+use super::guard::{Farewell, Guard};
 use super::identity::{self, Identity};
 use crate::config::settings::Secret;
 use crate::destination::DestinationError;

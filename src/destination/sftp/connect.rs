@@ -4,11 +4,10 @@
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::BytesMut;
-use russh::client::{self, DisconnectReason, Handle};
-use russh::keys::PublicKeyOrCertificate;
+use russh::client::{self, Handle};
 use russh::{ChannelMsg, Disconnect, Preferred};
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
@@ -16,10 +15,12 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::auth;
-use super::host_key::{HostKeys, Lookup, PresentedKey};
+use super::guard::{Farewell, Guard, GuardError};
+use super::host_key::PresentedKey;
 use super::session::{self, Session};
 use super::stream::{Head, Severable, Transport};
 use super::target::{self, Target, Timeouts, Way};
+use super::wire;
 use crate::config::settings::DestinationSettings;
 use crate::destination::DestinationError;
 use crate::domain::display;
@@ -183,7 +184,14 @@ impl Target {
             // Boxed, for the host on the way may have one on its way.
             Way::Jump(jump) => Ok(Via::Host(Box::new(Box::pin(jump.connect()).await?))),
             Way::Command(command) => {
-                let child = Command::new("sh")
+                let mut shell = Command::new("sh");
+                // Our variables may hold the password, which is not the command's to know.
+                for (name, _) in
+                    std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ARCHIVER_"))
+                {
+                    shell.env_remove(name);
+                }
+                let child = shell
                     .arg("-c")
                     .arg(format!("exec {command}"))
                     .stdin(Stdio::piped())
@@ -256,22 +264,23 @@ impl Target {
             ..client::Config::default()
         };
         let cut = CancellationToken::new();
-        let guard = cut.clone().drop_guard();
+        let cut_on_drop = cut.clone().drop_guard();
         let head = Head::default();
         let presented = Arc::new(Mutex::new(None));
         let farewell = Farewell::default();
         // russh reads the length of each packet and its rest apart: two system calls a packet without a buffer.
         let stream = BufReader::with_capacity(READ_BUFFER, Severable::new(dialled.stream, &cut, head.clone()));
-        // The rules outlive the connection, for a key is shown again whenever keys are exchanged anew.
-        let verdict =
-            Guard { rules: self.host_keys.clone(), lookup, presented: presented.clone(), farewell: farewell.clone() };
-        let handle = client::connect_stream(Arc::new(config), stream, verdict)
+        let guard = Guard::new(self.host_keys.clone(), lookup, presented.clone(), farewell.clone());
+        let handle = client::connect_stream(Arc::new(config), stream, guard)
             .await
             .map_err(|error| self.handshake_failed(error, &head))?;
         let host_key = presented.lock().expect("no panic while held").take();
         let host_key = host_key.ok_or_else(|| DestinationError::outage(self.connecting(), "no host key was shown"))?;
         let server = head.identification().unwrap_or_default();
-        Ok(Handshaken { handle, life: Life { cut, _guard: guard, server, host_key, farewell, _via: dialled.via } })
+        Ok(Handshaken {
+            handle,
+            life: Life { cut, _guard: cut_on_drop, server, host_key, farewell, _via: dialled.via },
+        })
     }
 
     fn handshake_failed(&self, error: GuardError, head: &Head) -> DestinationError {
@@ -338,6 +347,9 @@ impl Connection {
             loop {
                 match channel.wait().await {
                     Some(ChannelMsg::Success) => break,
+                    Some(ChannelMsg::Data { data }) if read.len() + data.len() > wire::MAX_PACKET => {
+                        return Err(DestinationError::outage(what.clone(), "the server talks without being asked"));
+                    }
                     Some(ChannelMsg::Data { data }) => read.extend_from_slice(&data),
                     Some(ChannelMsg::Failure) => return Err(no_sftp()),
                     Some(message) if !matches!(message, ChannelMsg::Eof | ChannelMsg::Close) => {}
@@ -381,52 +393,6 @@ impl Connection {
         };
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
             tracing::debug!("{} did not say goodbye in time", self.name);
-        }
-    }
-}
-
-/// Sees the host key, in the task that russh runs for the connection.
-pub struct Guard {
-    rules: Arc<HostKeys>,
-    lookup: Lookup,
-    presented: Arc<Mutex<Option<PresentedKey>>>,
-    farewell: Farewell,
-}
-
-/// What the server said when it ended the connection by SSH_MSG_DISCONNECT, which a network does not do.
-pub type Farewell = Arc<Mutex<Option<String>>>;
-
-/// Keeps our own error, with its hint, on its way through russh.
-#[derive(Debug)]
-pub enum GuardError {
-    Ssh(russh::Error),
-    Refused(Box<DestinationError>),
-}
-
-impl From<russh::Error> for GuardError {
-    fn from(error: russh::Error) -> Self {
-        Self::Ssh(error)
-    }
-}
-
-impl client::Handler for Guard {
-    type Error = GuardError;
-
-    async fn check_server_key(&mut self, presented: &PublicKeyOrCertificate) -> Result<bool, GuardError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let key =
-            self.rules.check(&self.lookup, presented, now).map_err(|error| GuardError::Refused(Box::new(error)))?;
-        *self.presented.lock().expect("no panic while held") = Some(key);
-        Ok(true)
-    }
-
-    async fn disconnected(&mut self, reason: DisconnectReason<GuardError>) -> Result<(), GuardError> {
-        match reason {
-            DisconnectReason::ReceivedDisconnect(info) => {
-                *self.farewell.lock().expect("no panic while held") = Some(info.message);
-                Ok(())
-            }
-            DisconnectReason::Error(error) => Err(error),
         }
     }
 }

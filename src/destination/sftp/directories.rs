@@ -15,6 +15,7 @@ use super::session::{Kind, Session};
 use crate::destination::error::StatusCode;
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{RemotePath, display};
+use crate::failpoint::{Point, reach};
 
 /// How many directories are remembered at most; beyond it all are forgotten, which costs one LSTAT each to relearn.
 const REMEMBERED: usize = 16_384;
@@ -112,7 +113,10 @@ impl Directories {
         let (looks, tries) = futures::join!(looks, tries);
         for (path, made) in &tries {
             match made {
-                Ok(()) => self.learned(path, Origin::Made),
+                Ok(()) => {
+                    reach(Point::DirectoryMade);
+                    self.learned(path, Origin::Made);
+                }
                 Err(error) if error.status.is_none() => return Err(error.clone()),
                 // It stands, or what is above it does not: the looks tell.
                 Err(_) => {}
@@ -152,7 +156,10 @@ impl Directories {
 
     async fn mkdir(&self, session: &Session, path: &RemotePath) -> Result<Origin, DestinationError> {
         match session.mkdir(path.as_str()).await {
-            Ok(()) => Ok(Origin::Made),
+            Ok(()) => {
+                reach(Point::DirectoryMade);
+                Ok(Origin::Made)
+            }
             // SFTP version 3 has no "already exists": look whether another maker was faster.
             Err(error) if error.status.is_some() => match stands(session, path).await? {
                 true => Ok(Origin::Found),

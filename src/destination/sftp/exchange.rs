@@ -19,6 +19,8 @@ use super::wire::{self, Packet, Reply, Request, kind};
 use crate::destination::DestinationError;
 use crate::domain::display;
 
+/// How many times the patience a request is waited for that others overtake: it may be a slow one (FSYNC).
+const OVERTAKEN: u32 = 2;
 /// One SSH packet (RFC 4253, section 6.1: at least this much is always taken).
 const CHUNK: usize = 32 * 1024;
 
@@ -28,8 +30,17 @@ struct Table {
     fastest: Option<Duration>,
     /// Why there will be no more replies.
     ended: Option<String>,
-    /// When the server last answered, or last took in bytes we owe it.
+    /// When the server last answered a request, or last took in bytes we owe it. What nobody asked for is no progress.
     progress: Instant,
+    /// The highest number that was answered: requests with a lower one that wait were overtaken.
+    answered: u32,
+}
+
+impl Table {
+    /// The oldest request that waits, where a later one was answered already.
+    fn overtaken(&self) -> Option<u32> {
+        self.waiting.keys().min().copied().filter(|oldest| *oldest < self.answered)
+    }
 }
 
 #[derive(PartialEq, Eq, Clone, Copy)]
@@ -100,7 +111,8 @@ impl Exchange {
         patience: Duration,
         cut: CancellationToken,
     ) -> Self {
-        let table = Table { waiting: HashMap::new(), fastest: None, ended: None, progress: Instant::now() };
+        let table =
+            Table { waiting: HashMap::new(), fastest: None, ended: None, progress: Instant::now(), answered: 0 };
         let shared = Arc::new(Shared { table: Mutex::new(table), next: AtomicU32::new(1), busy: Notify::new(), cut });
         // Unbounded, because requests are queued in the order of their first poll, without waiting. What is in
         // flight is bounded by the callers, who hold a slot for each file and a fixed number of writes for each slot.
@@ -173,9 +185,10 @@ async fn receive(
             match wire::take_packet(&mut buffer).and_then(|packet| packet.map(wire::reply).transpose()) {
                 Ok(Some((id, reply))) => {
                     let mut table = shared.table();
-                    table.progress = Instant::now();
                     let waiting = table.waiting.remove(&id);
                     if let Some((_, asked)) = &waiting {
+                        table.progress = Instant::now();
+                        table.answered = table.answered.max(id);
                         let took = table.progress - *asked;
                         table.fastest = Some(table.fastest.map_or(took, |fastest| fastest.min(took)));
                     }
@@ -255,11 +268,19 @@ async fn send(write: ChannelWriteHalf<Msg>, mut queue: mpsc::UnboundedReceiver<P
 }
 
 async fn watch(shared: Arc<Shared>, patience: Duration) {
+    // A request that others overtake again and again, and since when it was seen to be. Its reply is lost, however busy
+    // the session is: a server may change the order of replies, but not for so long.
+    let mut stuck: Option<(u32, Instant)> = None;
     loop {
-        let (idle, progress) = {
+        let (idle, progress, overtaken) = {
             let table = shared.table();
-            (table.waiting.is_empty(), table.progress)
+            (table.waiting.is_empty(), table.progress, table.overtaken())
         };
+        stuck = overtaken.map(|id| stuck.filter(|(before, _)| *before == id).unwrap_or((id, Instant::now())));
+        if stuck.is_some_and(|(_, since)| since.elapsed() >= OVERTAKEN * patience) {
+            let waited = humantime::format_duration(OVERTAKEN * patience);
+            return shared.end(format!("the server left a request without an answer for {waited}"));
+        }
         if idle {
             shared.busy.notified().await;
         } else if progress.elapsed() >= patience {

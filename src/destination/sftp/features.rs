@@ -26,6 +26,15 @@ pub enum RenameBehaviour {
     Unknown,
 }
 
+/// What a server that announces `hardlink@openssh.com` does when it is asked for a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    /// It makes them, or says that it cannot.
+    Honest,
+    /// It says OK and does nothing (`rclone serve sftp`: to every request that it does not know).
+    Pretended,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Features {
     /// The identification of the SSH server: `SSH-2.0-OpenSSH_9.2p1 Debian-2`.
@@ -44,7 +53,8 @@ pub struct Features {
     pub fsync: bool,
     /// `posix-rename@openssh.com`: a rename that overwrites atomically.
     pub posix_rename: bool,
-    /// `hardlink@openssh.com`: fails where the new name is taken, on every server that has it.
+    /// `hardlink@openssh.com`: fails where the new name is taken, on every server that makes links; see
+    /// [`Session::links`](super::Session::links) for those that only say so.
     pub hardlink: bool,
     /// `statvfs@openssh.com`.
     pub statvfs: bool,
@@ -56,7 +66,9 @@ impl Features {
     pub fn new(server: impl Into<String>, version: u32, extensions: BTreeMap<String, String>) -> Self {
         let server = server.into();
         let has = |name: &str| extensions.contains_key(name);
-        let openssh = server.starts_with("SSH-2.0-OpenSSH_");
+        // The identification is sshd's; its `Subsystem sftp` may be any program. OpenSSH's own says this since 5.1, and
+        // the others that are run so (`rclone serve sftp --stdio`) do not.
+        let openssh = server.starts_with("SSH-2.0-OpenSSH_") && has("fstatvfs@openssh.com");
         Self {
             version,
             write_len: SAFE_LEN,
@@ -114,9 +126,17 @@ mod tests {
 
     #[test]
     fn openssh_is_known_and_others_are_not_trusted() {
-        let openssh = Features::new("SSH-2.0-OpenSSH_9.2p1", 3, BTreeMap::new());
-        assert_eq!((openssh.order, openssh.rename), (ReplyOrder::InOrder, RenameBehaviour::RefusesExisting));
-        let other = Features::new("SSH-2.0-mod_sftp/0.9", 3, BTreeMap::new());
-        assert_eq!((other.order, other.rename), (ReplyOrder::Unordered, RenameBehaviour::Unknown));
+        let habits = |server, extensions: &[&str]| {
+            let extensions = extensions.iter().map(|name| ((*name).to_owned(), "2".to_owned())).collect();
+            let features = Features::new(server, 3, extensions);
+            (features.order, features.rename)
+        };
+        let trusted = (ReplyOrder::InOrder, RenameBehaviour::RefusesExisting);
+        let unknown = (ReplyOrder::Unordered, RenameBehaviour::Unknown);
+        assert_eq!(habits("SSH-2.0-OpenSSH_9.2p1", &["fstatvfs@openssh.com"]), trusted);
+        assert_eq!(habits("SSH-2.0-mod_sftp/0.9", &["fstatvfs@openssh.com"]), unknown);
+        // sshd in front of another SFTP server.
+        let rclone = ["hardlink@openssh.com", "posix-rename@openssh.com", "statvfs@openssh.com"];
+        assert_eq!(habits("SSH-2.0-OpenSSH_9.2p1", &rclone), unknown);
     }
 }

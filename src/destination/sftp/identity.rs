@@ -119,15 +119,21 @@ fn not_a_key(path: &Path) -> (DestinationError, Presence) {
 }
 
 /// Others must not reach a key at all, and its group must not change it. The group may read it, for Kubernetes mounts
-/// secrets 0440 for the group of the pod (OpenSSH itself would refuse those).
+/// secrets 0440 for the group of the pod. A key that belongs to somebody else, as secrets in a pod belong to root, cannot
+/// be corrected by this user: that is worth a warning only. OpenSSH does not look at those at all.
 fn permissions(path: &Path) -> Result<(), DestinationError> {
     let what = || format!("reading the key {}", display::path(path));
-    let mode = std::fs::metadata(path).map_err(|error| DestinationError::refusal(what(), error.to_string()))?.mode();
-    if mode & 0o027 != 0 {
-        return Err(DestinationError::refusal(what(), format!("its permissions {:04o} are too open", mode & 0o7777))
-            .hint(format!("run `chmod 600 {}` (a Kubernetes secret: `defaultMode: 0440`)", display::path(path))));
+    let found = std::fs::metadata(path).map_err(|error| DestinationError::refusal(what(), error.to_string()))?;
+    if found.mode() & 0o027 == 0 {
+        return Ok(());
     }
-    Ok(())
+    let why = format!("its permissions {:04o} are too open", found.mode() & 0o7777);
+    if found.uid() != rustix::process::geteuid().as_raw() {
+        tracing::warn!("{}: {why} (a Kubernetes secret: `defaultMode: 0440`)", display::path(path));
+        return Ok(());
+    }
+    Err(DestinationError::refusal(what(), why)
+        .hint(format!("run `chmod 600 {}` (a Kubernetes secret: `defaultMode: 0440`)", display::path(path))))
 }
 
 fn certificate(path: &Path) -> Result<Certificate, DestinationError> {

@@ -52,29 +52,36 @@ pub fn lookup(files: &[PathBuf], name: &str) -> Result<Vec<Known>, DestinationEr
                     .hint("make the file readable, or name another one with --known-hosts"));
             }
         };
-        for (number, line) in text.lines().enumerate() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            // Fields may be separated by tabs, which the crate does not take.
-            let fields: Vec<_> = line.split_whitespace().collect();
-            let Ok(entry) = fields.join(" ").parse::<Entry>() else {
-                tracing::debug!("{} line {}: passed over, not understood", display::path(file), number + 1);
-                continue;
-            };
-            if is_for(entry.host_patterns(), name) {
-                let role = match entry.marker() {
-                    None => Role::Host,
-                    Some(Marker::CertAuthority) => Role::Authority,
-                    Some(Marker::Revoked) => Role::Revoked,
-                };
-                let key = entry.public_key().clone();
-                found.push(Known { file: file.clone(), line: number + 1, role, key });
-            }
-        }
+        found.extend(lines_about(file, &text, name));
     }
     Ok(found)
+}
+
+/// The lines about the host in the text of one file.
+pub(crate) fn lines_about(file: &Path, text: &str, name: &str) -> Vec<Known> {
+    let mut found = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        // Fields may be separated by tabs, which the crate does not take.
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let Ok(entry) = fields.join(" ").parse::<Entry>() else {
+            tracing::debug!("{} line {}: passed over, not understood", display::path(file), number + 1);
+            continue;
+        };
+        if is_for(entry.host_patterns(), name) {
+            let role = match entry.marker() {
+                None => Role::Host,
+                Some(Marker::CertAuthority) => Role::Authority,
+                Some(Marker::Revoked) => Role::Revoked,
+            };
+            let key = entry.public_key().clone();
+            found.push(Known { file: file.to_owned(), line: number + 1, role, key });
+        }
+    }
+    found
 }
 
 fn is_for(patterns: &HostPatterns, name: &str) -> bool {

@@ -17,23 +17,27 @@ pub mod direct;
 pub mod directories;
 mod exchange;
 pub mod features;
+mod guard;
 pub mod host_key;
 mod identity;
-mod known_hosts;
+pub(crate) mod known_hosts;
 pub mod pace;
-mod pattern;
+pub(crate) mod pattern;
 pub mod pool;
 pub mod publish;
 pub mod ramp;
 pub mod session;
-mod ssh_config;
+pub(crate) mod ssh_config;
 pub mod stage;
 mod stream;
 pub mod target;
-mod wire;
+pub(crate) mod wire;
+
+#[cfg(test)]
+mod oracle_tests;
 
 pub use connect::{Connection, Connector};
-pub use features::{Features, RenameBehaviour, ReplyOrder};
+pub use features::{Features, Links, RenameBehaviour, ReplyOrder};
 pub use pool::{Load, OutagePolicy, Pool, PoolConfig, PoolState, Slot};
 pub use session::{Attributes, DirectoryEntry, FreeSpace, Kind, OpenHow, RemoteFile, Session};
 pub use target::Timeouts;

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -18,12 +18,17 @@ use crate::destination::error::Pressure;
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::Backoff;
 
+mod state;
+
+pub use state::{BreakerState, PoolState};
+
 /// Connections where the user names no number.
 const ADAPTIVE_CONNECTIONS: u16 = 4;
 /// Open files where the server tells no limit: some have room for no more than 256, those of other clients included.
 const UNKNOWN_HANDLES: usize = 100;
 /// How soon callers look again at a connection that has not answered yet.
 const UNMEASURED: Duration = Duration::from_millis(10);
+
 #[derive(Debug, Clone)]
 pub struct PoolConfig {
     /// Most connections at a time; `None` for up to 4, each only where it gains something (see [`ramp`](super::ramp)).
@@ -55,29 +60,6 @@ pub enum OutagePolicy {
     Forever,
 }
 
-/// What a pool is doing, for progress and metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolState {
-    pub connections: usize,
-    pub slots_in_use: usize,
-    /// Callers in `acquire`.
-    pub waiting: usize,
-    pub breaker: BreakerState,
-    /// The last outage or refusal, with its cause.
-    pub last_error: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BreakerState {
-    Closed,
-    /// The next attempt begins in so long.
-    Open {
-        retry_in: Duration,
-    },
-    /// An attempt is under way.
-    HalfOpen,
-}
-
 /// A handle to the pool; clones are the same pool. Its connections end when the last handle and slot are gone.
 #[derive(Clone)]
 pub struct Pool {
@@ -96,6 +78,8 @@ struct Inner {
     state: Mutex<State>,
     /// One caller is woken for each slot given back, all for anything else that changed.
     changed: Notify,
+    /// Set while the state is locked.
+    outage: watch::Sender<Option<String>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -194,8 +178,8 @@ impl Pool {
             stopped: None,
             last_error: None,
         };
-        let (state, tasks) = (Mutex::new(state), Mutex::default());
-        Self { inner: Arc::new(Inner { connector, config, state, changed: Notify::new(), tasks }) }
+        let (state, tasks, outage) = (Mutex::new(state), Mutex::default(), watch::Sender::new(None));
+        Self { inner: Arc::new(Inner { connector, config, state, changed: Notify::new(), outage, tasks }) }
     }
 
     /// Waits for a place on a session: through an outage, for a new connection, or for a slot to be given back.
@@ -263,6 +247,12 @@ impl Pool {
             },
             last_error: state.last_error.as_ref().map(ToString::to_string),
         }
+    }
+
+    /// Why the destination is out; `None` while it is not. For whoever wants to hear of it: who waits for a session is
+    /// woken in another way.
+    pub fn outage(&self) -> watch::Receiver<Option<String>> {
+        self.inner.outage.subscribe()
     }
 
     /// Callers that can have a session at the same time, as of now.
@@ -474,6 +464,7 @@ impl Inner {
                 tracing::debug!("destination {} is still out: {error}; retrying in {pause}", self.name());
             }
         }
+        self.outage.send_replace(Some(error.to_string()));
         if let OutagePolicy::GiveUpAfter(most) = self.config.outage
             && state.breaker.failures() >= most
         {
@@ -488,6 +479,7 @@ impl Inner {
 
     fn back(&self, state: &mut State) {
         state.last_error = None;
+        self.outage.send_replace(None);
         tracing::info!("destination {} is back", self.name());
     }
 

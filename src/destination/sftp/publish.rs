@@ -1,12 +1,13 @@
 //! The commit: the staged file gets its final name, and nothing that stands there already is lost.
 
 use super::compare::{Found, compare};
-use super::features::RenameBehaviour;
+use super::features::{Links, RenameBehaviour};
 use super::session::{Kind, Session};
 use super::stage::remove_if_there;
 use crate::destination::error::StatusCode;
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{OnConflict, RemotePath, Sha256Digest, display};
+use crate::failpoint::{Point, reach};
 
 /// What is to be published.
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +43,11 @@ impl Publication<'_> {
         if let Placed::Done = self.place(session, self.wanted).await? {
             return Ok(Published::At(self.wanted.clone()));
         }
+        reach(Point::NameTaken);
         match (compare(session, self.wanted, self.size, self.digest).await?, self.on_conflict) {
             (Found::SameBytes, _) => {
                 remove_if_there(session, self.temporary).await?;
+                reach(Point::SameBytesStood);
                 Ok(Published::AlreadyAt(self.wanted.clone()))
             }
             // Whatever had the name went away meanwhile: the next attempt finds it free.
@@ -114,16 +117,15 @@ impl Publication<'_> {
     async fn place(&self, session: &Session, name: &RemotePath) -> Result<Placed, DestinationError> {
         let features = session.features();
         if features.rename == RenameBehaviour::RefusesExisting {
-            return match session.rename(self.temporary, name).await {
-                Ok(()) => Ok(Placed::Done),
-                Err(error) => self.refused(session, name, error).await,
-            };
+            return self.placed(session, name, session.rename(self.temporary, name)).await;
         }
-        if features.hardlink {
+        if features.hardlink && session.links(self.temporary.parent()).await? == Links::Honest {
             // link(2) never replaces, whatever this server's rename does.
             match session.hardlink(self.temporary, name).await {
                 Ok(()) => {
+                    reach(Point::Linked);
                     remove_if_there(session, self.temporary).await?;
+                    reach(Point::Unlinked);
                     return Ok(Placed::Done);
                 }
                 Err(error) if error.status.is_none() => return Err(error),
@@ -136,10 +138,41 @@ impl Publication<'_> {
         if session.lstat(name).await?.is_some() {
             return Ok(Placed::Taken);
         }
-        match session.rename(self.temporary, name).await {
-            Ok(()) => Ok(Placed::Done),
+        self.placed(session, name, self.moved(session, session.rename(self.temporary, name))).await
+    }
+
+    /// What a rename came to.
+    async fn placed(
+        &self,
+        session: &Session,
+        name: &RemotePath,
+        rename: impl Future<Output = Result<(), DestinationError>>,
+    ) -> Result<Placed, DestinationError> {
+        match rename.await {
+            Ok(()) => {
+                reach(Point::Renamed);
+                Ok(Placed::Done)
+            }
             Err(error) => self.refused(session, name, error).await,
         }
+    }
+
+    /// A rename of the temporary name by a server of unknown habits: done only once that name is gone. The new one is
+    /// no proof: whoever waits for the file may have taken it away already.
+    async fn moved(
+        &self,
+        session: &Session,
+        rename: impl Future<Output = Result<(), DestinationError>>,
+    ) -> Result<(), DestinationError> {
+        // In one flight; a server that answers in another order is asked again.
+        let (renamed, left) = futures::join!(rename, session.lstat(self.temporary));
+        renamed?;
+        if left?.is_none() || session.lstat(self.temporary).await?.is_none() {
+            return Ok(());
+        }
+        let what = format!("RENAME {}", display::escaped(self.temporary.as_str()));
+        Err(DestinationError::new(Consequence::File, what, "the server says that it did, and did not")
+            .hint("this server cannot rename; set `publish = \"direct\"` if readers may see partial files"))
     }
 
     /// A refused rename: is the name taken, or is something else the matter? Version 3 has no status for it.
@@ -160,11 +193,18 @@ impl Publication<'_> {
     }
 
     async fn overwrite(&self, session: &Session) -> Result<Published, DestinationError> {
-        if session.features().posix_rename {
+        let posix = session.features().posix_rename;
+        if session.features().rename == RenameBehaviour::RefusesExisting && posix {
             session.posix_rename(self.temporary, self.wanted).await?;
+            reach(Point::PosixRenamed);
+        } else if posix {
+            self.moved(session, session.posix_rename(self.temporary, self.wanted)).await?;
+            reach(Point::PosixRenamed);
         } else {
             session.remove(self.wanted).await?;
-            session.rename(self.temporary, self.wanted).await?;
+            reach(Point::OtherRemoved);
+            self.moved(session, session.rename(self.temporary, self.wanted)).await?;
+            reach(Point::RenamedOver);
         }
         Ok(Published::At(self.wanted.clone()))
     }

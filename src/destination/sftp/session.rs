@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::exchange::Exchange;
-use super::features::Features;
+use super::features::{Features, Links};
 use super::wire::{self, RawAttributes, Reply, Request, attr_flag, kind, open_flag};
 use crate::destination::DestinationError;
 use crate::domain::{RemotePath, display};
@@ -30,6 +31,8 @@ use crate::domain::{RemotePath, display};
 pub struct Session {
     exchange: Exchange,
     features: Features,
+    /// Found out when it is first needed.
+    links: OnceCell<Links>,
 }
 
 /// How a file is opened.
@@ -137,7 +140,7 @@ impl Session {
             limits = Some(exchange.request(Request::extended(LIMITS), what).await?);
         }
         let features = limits.map_or(features.clone(), |reply| limited(features, reply));
-        Ok(Self { exchange, features })
+        Ok(Self { exchange, features, links: OnceCell::new() })
     }
 
     /// The shortest time in which the server answered anything so far.
@@ -251,6 +254,20 @@ impl Session {
         self.done(request, || between("HARDLINK", from, to)).await
     }
 
+    /// What an OK to [`Session::hardlink`] is worth here. Asked once a session, by a link that cannot be: from `directory`
+    /// to itself. A server that makes links refuses it, and one that says OK to it would say OK to anything.
+    pub async fn links(&self, directory: &str) -> Result<Links, DestinationError> {
+        let ask = async {
+            let path = RemotePath::new(or_here(directory));
+            match self.hardlink(&path, &path).await {
+                Ok(()) => Ok(Links::Pretended),
+                Err(error) if error.status.is_some() => Ok(Links::Honest),
+                Err(error) => Err(error),
+            }
+        };
+        self.links.get_or_try_init(|| ask).await.copied()
+    }
+
     /// One directory, with the mode the server chooses. Fails (FAILURE, as a rule) where the name is taken.
     pub async fn mkdir(&self, path: &str) -> Result<(), DestinationError> {
         let request = Request::new(kind::MKDIR).string(path.as_bytes()).u32(0);
@@ -271,11 +288,13 @@ impl Session {
             Reply::Handle(handle) => handle,
             other => return Err(failed(what(), other)),
         };
-        let mut entries = Vec::new();
+        let (mut entries, mut replies) = (Vec::new(), 0);
         let listed = loop {
-            if entries.len() >= at_most {
+            // A server that lists `.` without end is asked no more often, either.
+            if entries.len() >= at_most || replies > at_most {
                 break Ok(());
             }
+            replies += 1;
             match self.exchange.request(Request::new(kind::READDIR).string(&handle), what).await {
                 Ok(Reply::Names(names)) if names.is_empty() => break Ok(()),
                 Ok(Reply::Names(names)) => entries.extend(

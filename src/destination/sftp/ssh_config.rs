@@ -96,6 +96,14 @@ pub fn load(which: &SshConfigFile, query: &Query<'_>) -> Result<HostConfig, Dest
     Ok(reader.found)
 }
 
+/// What the text of a file says; `path` is its name, and where its `Include` lines start from.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_text(text: &str, path: &Path, query: &Query<'_>) -> Result<HostConfig, DestinationError> {
+    let mut reader = Reader { query, found: HostConfig::default() };
+    reader.text(text, path, Applies::Yes, 0)?;
+    Ok(reader.found)
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum Missing {
     IsAnError,
@@ -134,6 +142,11 @@ impl Reader<'_> {
                     .hint("name another file with --ssh-config, or `--ssh-config none` to read none"));
             }
         };
+        self.text(&text, path, outer, depth)
+    }
+
+    fn text(&mut self, text: &str, path: &Path, outer: Applies, depth: usize) -> Result<(), DestinationError> {
+        let what = || format!("reading the SSH configuration {}", display::path(path));
         let mut applies = outer;
         for (number, line) in text.lines().enumerate() {
             let (keyword, arguments) = match words(line) {
@@ -181,12 +194,17 @@ impl Reader<'_> {
 
     /// `Match`: all criteria must hold. Those that are not understood do not hold, and that is said.
     fn match_line(&self, arguments: &[String], number: usize, path: &Path) -> bool {
-        let mut arguments = arguments.iter();
+        // `host=a` says the same as `host a`.
+        let mut arguments = arguments.iter().flat_map(|argument| match argument.split_once('=') {
+            Some((name, value)) => [Some(name), Some(value)],
+            None => [Some(argument.as_str()), None],
+        });
+        let mut arguments = arguments.by_ref().flatten().filter(|argument| !argument.is_empty());
         let mut holds = true;
         while let Some(criterion) = arguments.next() {
             let (negated, name) = match criterion.strip_prefix('!') {
                 Some(name) => (true, name),
-                None => (false, criterion.as_str()),
+                None => (false, criterion),
             };
             let name = name.to_ascii_lowercase();
             let this = match name.as_str() {
@@ -219,7 +237,9 @@ impl Reader<'_> {
 
     fn keyword(&mut self, keyword: &str, arguments: &[String], line: &str) -> Result<(), String> {
         let found = &mut self.found;
-        let Some(first) = arguments.first() else { return Err(format!("`{keyword}` has no value")) };
+        let Some(first) = arguments.first() else {
+            return Err(format!("`{}` has no value", display::escaped(keyword)));
+        };
         let number = || first.parse().map_err(|_| format!("`{}` is no number", display::escaped(first)));
         match keyword {
             "hostname" => set(&mut found.host_name, || Ok(first.clone())),
@@ -227,14 +247,8 @@ impl Reader<'_> {
                 number().and_then(|n: u64| u16::try_from(n).map_err(|_| format!("`{n}` is no port")))
             }),
             "user" => set(&mut found.user, || Ok(first.clone())),
-            "identityfile" => {
-                found.identity_files.push(first.clone());
-                Ok(())
-            }
-            "certificatefile" => {
-                found.certificate_files.push(first.clone());
-                Ok(())
-            }
+            "identityfile" => add(&mut found.identity_files, first),
+            "certificatefile" => add(&mut found.certificate_files, first),
             "identitiesonly" => set(&mut found.identities_only, || match first.to_ascii_lowercase().as_str() {
                 "yes" | "true" => Ok(YesNo::Yes),
                 "no" | "false" => Ok(YesNo::No),
@@ -282,12 +296,39 @@ fn set<T>(slot: &mut Option<T>, value: impl FnOnce() -> Result<T, String>) -> Re
     Ok(())
 }
 
-/// Seconds, or a number with a unit: `90`, `1m30s`.
+/// Each counts once: a server allows only so many attempts.
+fn add(list: &mut Vec<String>, value: &str) -> Result<(), String> {
+    if !list.iter().any(|known| known == value) {
+        list.push(value.to_owned());
+    }
+    Ok(())
+}
+
+/// sshd_config(5), TIME FORMATS: numbers with a unit in either case, of which seconds need none: `90`, `1m30s`, `1M`. And
+/// `none`, for as long as it takes.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let whole = text.parse().map(Duration::from_secs).ok();
-    whole
-        .or_else(|| humantime::parse_duration(text).ok())
-        .ok_or_else(|| format!("`{}` is no time", display::escaped(text)))
+    if text == "none" {
+        return Ok(Duration::MAX);
+    }
+    let mut total = (!text.is_empty()).then_some(0_u64);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, unit) = rest.split_at(digits);
+        let (each, after) = match unit.chars().next().map(|unit| unit.to_ascii_lowercase()) {
+            None => (1, unit),
+            Some('s') => (1, &unit[1..]),
+            Some('m') => (60, &unit[1..]),
+            Some('h') => (3600, &unit[1..]),
+            Some('d') => (86400, &unit[1..]),
+            Some('w') => (7 * 86400, &unit[1..]),
+            Some(_) => (0, ""),
+        };
+        let part = number.parse::<u64>().ok().filter(|_| each > 0).and_then(|number| number.checked_mul(each));
+        total = total.zip(part).and_then(|(total, part)| total.checked_add(part));
+        rest = after;
+    }
+    total.map(Duration::from_secs).ok_or_else(|| format!("`{}` is no time", display::escaped(text)))
 }
 
 fn jumps(text: &str) -> Result<Proxy, String> {
@@ -348,6 +389,10 @@ fn words(line: &str) -> Result<Option<(String, Vec<String>)>, String> {
         let mut quote = None;
         while let Some(c) = chars.next_if(|c| quote.is_some() || !c.is_whitespace()) {
             match c {
+                // Before what would otherwise mean something; before anything else it is itself.
+                '\\' => word.push(
+                    chars.next_if(|c| matches!(c, '"' | '\'' | '\\') || (*c == ' ' && quote.is_none())).unwrap_or(c),
+                ),
                 '"' | '\'' if quote == Some(c) => quote = None,
                 '"' | '\'' if quote.is_none() => quote = Some(c),
                 c => word.push(c),
@@ -445,6 +490,23 @@ mod tests {
         assert_eq!((config.port, config.user.as_deref()), (Some(1), Some("x y")));
         assert_eq!(config.identity_files, ["~/one", "two"]);
         assert_eq!(found(text, "b").unwrap().port, Some(2));
+    }
+
+    #[test]
+    fn backslashes_take_a_meaning_away() {
+        let config = found("User a\\ b\nIdentityFile \"x\\\"y\\ z\\\\\"\nIdentityFile C:\\dir\n", "a").unwrap();
+        assert_eq!(config.user.as_deref(), Some("a b"));
+        assert_eq!(config.identity_files, ["x\"y\\ z\\", "C:\\dir"]);
+    }
+
+    #[test]
+    fn times_are_those_of_openssh() {
+        let times = ["90", "1m30s", "1M", "1h1", "2W", "none"].map(|text| seconds(text).unwrap());
+        let expected = [90, 90, 60, 3601, 1_209_600].map(Duration::from_secs);
+        assert_eq!((&times[..5], times[5]), (&expected[..], Duration::MAX));
+        for bad in ["", "m", "1x", "1ms", "-1", "99999999999999999999", "1é", "18446744073709551615w"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

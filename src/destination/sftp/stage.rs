@@ -8,10 +8,11 @@ use tokio::sync::mpsc;
 use super::compare::{digest_of, digest_of_open, read_exact};
 use super::features::ReplyOrder;
 use super::pace::Pace;
-use super::session::{OpenHow, RemoteFile, Session};
+use super::session::{Kind, OpenHow, RemoteFile, Session};
 use crate::destination::error::StatusCode;
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{RemotePath, Sha256Digest, Verify, display};
+use crate::failpoint::{Point, reach};
 
 /// Bytes of one file that may be on their way at the same time.
 pub const WINDOW_BYTES: usize = 4 << 20;
@@ -51,8 +52,9 @@ pub enum Before {
     Nothing,
     /// Bytes of an earlier attempt of ours, not to be trusted: removed.
     Leftover,
-    /// As `Leftover`, but every piece that is there already is compared instead of sent again.
-    Resumable,
+    /// As `Leftover`, but every piece that is there already is compared instead of sent again, where it is a regular
+    /// file no longer than this: the size of the whole, in bytes.
+    Resumable { size: u64 },
     /// The name is not ours alone: what stands there is never touched, and opening fails.
     Foreign,
 }
@@ -104,6 +106,7 @@ impl Stage<'_> {
         let readable = self.verify == Verify::Readback && matches!(body, Body::Whole(_));
         let how = if readable { OpenHow::CreateNewReadable } else { OpenHow::CreateNew };
         let (file, existing) = self.open(how).await?;
+        reach(if existing > 0 { Point::ResumeChosen } else { Point::StagingOpened });
         let sent = match body {
             Body::Whole(bytes) => self.whole(&file, bytes).await,
             Body::Pieces(pieces) => match self.pieces(&file, pieces, existing).await {
@@ -125,12 +128,16 @@ impl Stage<'_> {
 
     /// The open temporary file, and how many bytes of it are worth comparing.
     async fn open(&self, how: OpenHow) -> Result<(RemoteFile, u64), DestinationError> {
-        if self.before == Before::Resumable {
+        // OPEN follows a link that somebody put in its place, and would write to what that leads to.
+        if let Before::Resumable { size } = self.before
+            && what_is_left(self.session, self.path).await? == Left::File
+        {
             match self.session.open(self.path, OpenHow::Existing).await {
                 Ok(file) => match self.session.fstat(&file).await {
-                    Ok(attributes) => return Ok((file, attributes.size.unwrap_or(0))),
+                    Ok(there) if there.size.unwrap_or(0) <= size => return Ok((file, there.size.unwrap_or(0))),
                     Err(error) if error.consequence == Consequence::Session => return Err(error),
-                    Err(_) => {
+                    // Longer than the whole: nothing that we write would take its end away.
+                    Ok(_) | Err(_) => {
                         let _ = self.session.close(&file).await;
                     }
                 },
@@ -139,7 +146,7 @@ impl Stage<'_> {
                 Err(_) => {}
             }
         }
-        if matches!(self.before, Before::Leftover | Before::Resumable) {
+        if matches!(self.before, Before::Leftover | Before::Resumable { .. }) {
             remove_if_there(self.session, self.path).await?;
         }
         match self.session.open(self.path, how).await {
@@ -162,10 +169,12 @@ impl Stage<'_> {
         self.pace.take(bytes.len()).await;
         let step = self.session.features().write_len as usize;
         let starts = (0..bytes.len()).step_by(step);
-        let writes = futures::future::try_join_all(starts.map(|at| {
-            let piece = bytes.slice(at..bytes.len().min(at + step));
-            self.session.write(file, at as u64, piece)
-        }));
+        let writes = async {
+            let writes = starts.map(|at| self.write(file, at as u64, bytes.slice(at..bytes.len().min(at + step))));
+            futures::future::try_join_all(writes).await?;
+            reach(Point::AllWritten);
+            Ok::<_, DestinationError>(())
+        };
         let staged = match self.session.features().order {
             ReplyOrder::InOrder if self.verify == Verify::Readback => {
                 let size = bytes.len() as u64;
@@ -216,6 +225,7 @@ impl Stage<'_> {
                 Some(done) = in_flight.next(), if !in_flight.is_empty() => (self.sent)(done?),
             }
         }
+        reach(Point::AllWritten);
         Ok(())
     }
 
@@ -227,28 +237,44 @@ impl Stage<'_> {
         existing: u64,
     ) -> Result<Acknowledged, DestinationError> {
         let len = piece.len() as u64;
-        if offset + len <= existing
-            && read_exact(self.session, file, offset, len as u32).await?.as_deref() == Some(&*piece)
-        {
-            return Ok(Acknowledged::Resumed(len));
+        if offset + len <= existing {
+            match read_exact(self.session, file, offset, len as u32).await {
+                Ok(there) if there.as_deref() == Some(&*piece) => return Ok(Acknowledged::Resumed(len)),
+                // A server that does not read what it has open for writing: what stands there is not trusted.
+                Err(error) if error.status.is_none() => return Err(error),
+                Ok(_) | Err(_) => {}
+            }
         }
         self.pace.take(piece.len()).await;
-        self.session.write(file, offset, piece).await?;
+        self.write(file, offset, piece).await?;
         Ok(Acknowledged::Sent(len))
+    }
+
+    async fn write(&self, file: &RemoteFile, offset: u64, piece: Bytes) -> Result<(), DestinationError> {
+        self.session.write(file, offset, piece).await?;
+        reach(Point::SomeWritten);
+        Ok(())
     }
 
     async fn finish(&self, file: &RemoteFile) -> Result<Staged, DestinationError> {
         let attributes = async {
             let Some(kept) = self.kept else { return Ok(AttributesKept::Yes) };
             match self.session.fsetstat(file, kept.mtime, kept.mode).await {
-                Ok(()) => Ok(AttributesKept::Yes),
+                Ok(()) => {
+                    reach(Point::AttributesKept);
+                    Ok(AttributesKept::Yes)
+                }
                 Err(error) if error.status.is_some() => Ok(AttributesKept::Refused),
                 Err(error) => Err(error),
             }
         };
         let sync = async {
             match self.durability {
-                Durability::Synced if self.session.features().fsync => self.session.fsync(file).await,
+                Durability::Synced if self.session.features().fsync => {
+                    self.session.fsync(file).await?;
+                    reach(Point::Synced);
+                    Ok(())
+                }
                 _ => Ok(()),
             }
         };
@@ -260,6 +286,7 @@ impl Stage<'_> {
             }
         };
         closed?;
+        reach(Point::Closed);
         synced?;
         Ok(Staged { size: stat?.size, attributes: attributes?, readback: None })
     }
@@ -290,6 +317,24 @@ pub async fn verify(
             _ => mismatch("what the server gives back is not what was sent".into()),
         },
     }
+}
+
+/// What stands under a temporary name that an earlier attempt may have left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Left {
+    Nothing,
+    /// As we leave it; ours by its name.
+    File,
+    /// A directory or a link: nothing that we make. It is left alone (G5).
+    Foreign,
+}
+
+pub async fn what_is_left(session: &Session, path: &RemotePath) -> Result<Left, DestinationError> {
+    Ok(match session.lstat(path).await?.map(|found| found.kind) {
+        None => Left::Nothing,
+        Some(Kind::File | Kind::Unknown) => Left::File,
+        Some(Kind::Directory | Kind::Symlink | Kind::Other) => Left::Foreign,
+    })
 }
 
 /// Removes a temporary name of ours. That it is gone already is fine.

@@ -2,6 +2,7 @@
 //! there. Explicit settings win over `ssh_config`, which wins over the defaults of OpenSSH.
 
 use std::borrow::Cow;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +18,15 @@ use crate::domain::{HostKeyPolicy, display};
 
 /// A chain longer than this goes round in a circle.
 const MAX_JUMPS: usize = 8;
-/// AES-GCM first: both sides have it in hardware, and it is twice as fast as ChaCha20 where they do.
+/// AES-GCM first: both sides have it in hardware, and it is twice as fast as ChaCha20 where they do. ChaCha20 comes last,
+/// for it is refused where the server has no strict key exchange (`guard`).
 const CIPHERS: [cipher::Name; 6] = [
     cipher::AES_256_GCM,
     cipher::AES_128_GCM,
-    cipher::CHACHA20_POLY1305,
     cipher::AES_256_CTR,
     cipher::AES_192_CTR,
     cipher::AES_128_CTR,
+    cipher::CHACHA20_POLY1305,
 ];
 
 /// How long to wait for what.
@@ -113,6 +115,9 @@ fn secret(path: &Path, option: &str) -> Result<Secret, DestinationError> {
     let bytes = std::fs::read(path).map_err(|error| {
         wrong(error.to_string(), format!("check the path given with {option}, and that it can be read"))
     })?;
+    if std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o007 != 0) {
+        tracing::warn!("{} is open to everybody: run `chmod o= {0}`", display::path(path));
+    }
     let text = String::from_utf8(bytes).map_err(|_| wrong("it is not UTF-8".into(), "save it as plain text".into()))?;
     let text = text.strip_suffix('\n').map_or(&text[..], |line| line.strip_suffix('\r').unwrap_or(line));
     if text.is_empty() {

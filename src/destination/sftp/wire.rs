@@ -11,6 +11,9 @@ pub const VERSION: u32 = 3;
 /// The longest packet accepted from a server; READ replies are at most `read_len` and a header.
 pub const MAX_PACKET: usize = 1 << 20;
 
+/// The longest handle (section 6.2).
+const MAX_HANDLE: usize = 256;
+
 /// Packet types (section 3).
 pub mod kind {
     pub const INIT: u8 = 1;
@@ -216,7 +219,11 @@ pub fn reply(mut packet: Bytes) -> Result<(u32, Reply), Malformed> {
             let message = string(&mut packet).unwrap_or_default();
             Reply::Status { code, message: String::from_utf8_lossy(&message).into_owned() }
         }
-        kind::HANDLE => Reply::Handle(string(&mut packet)?),
+        // It comes back with every request on the file, so a long one would be a burden (section 6.2).
+        kind::HANDLE => Reply::Handle(string(&mut packet).and_then(|handle| match handle.len() {
+            ..=MAX_HANDLE => Ok(handle),
+            _ => Err(Malformed),
+        })?),
         kind::DATA => Reply::Data(string(&mut packet)?),
         kind::NAME => {
             let count = u32(&mut packet)?;
@@ -277,6 +284,13 @@ mod tests {
         assert!(buffer.is_empty());
         assert_eq!(take_packet(&mut BytesMut::from(&[0xff; 8][..])), Err(Malformed));
         assert_eq!(take_packet(&mut BytesMut::from(&[0; 8][..])), Err(Malformed));
+    }
+
+    #[test]
+    fn a_handle_is_no_longer_than_the_draft_lets_it_be() {
+        let handle = |length| reply(Request::new(kind::HANDLE).string(&vec![7; length]).numbered(1).head.slice(4..));
+        assert_eq!(handle(256), Ok((1, Reply::Handle(vec![7; 256].into()))));
+        assert_eq!(handle(257), Err(Malformed));
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub enum Step {
     },
     Record {
         claim: usize,
+        intention: Intention,
     },
     Release {
         claim: usize,
@@ -36,6 +37,14 @@ pub enum Step {
     },
     /// Half a lease.
     Pass,
+    /// The clock jumps ahead or back, by so many leases and a half.
+    Jump {
+        leases: i32,
+    },
+    /// Within [`YOUNG`], no record is old enough to go.
+    Tidy {
+        owner: usize,
+    },
     Kill {
         owner: usize,
     },
@@ -43,15 +52,19 @@ pub enum Step {
 
 const OWNERS: usize = 2;
 const KEYS: usize = 3;
+/// Shorter than the retention of every [`World`].
+const YOUNG: Duration = Duration::from_secs(1800);
 
-pub fn history() -> impl Strategy<Value = Vec<Step>> {
+pub fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
+    let intention = prop_oneof![Just(Intention::LeaveAlone), Just(Intention::Dispose)];
     let staged = prop_oneof![Just(Staged::Nothing), Just(Staged::Maybe)];
     let release = prop_oneof![
         (1..9_u32, staged.clone()).prop_map(|(attempts, staged)| Release::Unfinished { attempts, staged }),
-        (1..9_u32, staged.clone()).prop_map(|(attempts, staged)| Release::Failed {
+        (1..9_u32, staged.clone(), intention.clone()).prop_map(|(attempts, staged, intention)| Release::Failed {
             reason: "full".into(),
             attempts,
-            staged
+            staged,
+            intention,
         }),
         staged.prop_map(|staged| Release::Forget { staged }),
     ];
@@ -59,15 +72,17 @@ pub fn history() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => (0..OWNERS, 0..KEYS, repeat).prop_map(|(owner, key, repeat)| Step::Claim { owner, key, repeat }),
         2 => (0..4_usize).prop_map(|claim| Step::Confirm { claim }),
-        3 => (0..4_usize).prop_map(|claim| Step::Record { claim }),
+        3 => (0..4_usize, intention).prop_map(|(claim, intention)| Step::Record { claim, intention }),
         4 => (0..4_usize, release).prop_map(|(claim, release)| Step::Release { claim, release }),
         2 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposing { owner, key }),
         1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposed { owner, key }),
         1 => (0..OWNERS).prop_map(|owner| Step::Renew { owner }),
         2 => Just(Step::Pass),
+        1 => (-4..4).prop_map(|leases| Step::Jump { leases }),
+        1 => (0..OWNERS).prop_map(|owner| Step::Tidy { owner }),
         1 => (0..OWNERS).prop_map(|owner| Step::Kill { owner }),
     ];
-    proptest::collection::vec(step, 1..60)
+    proptest::collection::vec(step, length)
 }
 
 #[derive(Debug, Default, Clone)]
@@ -83,6 +98,7 @@ struct Entry {
 
 struct Model<W> {
     world: W,
+    began: DateTime<Utc>,
     ledgers: Vec<Arc<dyn Ledger>>,
     lease_until: Vec<DateTime<Utc>>,
     entries: Vec<Option<Entry>>,
@@ -99,8 +115,16 @@ pub async fn agrees(world: impl World, history: Vec<Step>) {
         ledgers.push(world.join().await);
     }
     let lease_until = ledgers.iter().map(|ledger| world.now() + ledger.lease()).collect();
-    let mut model =
-        Model { world, ledgers, lease_until, entries: vec![None; KEYS], claims: vec![], last_token: None, remotes: 0 };
+    let mut model = Model {
+        began: world.now(),
+        world,
+        ledgers,
+        lease_until,
+        entries: vec![None; KEYS],
+        claims: vec![],
+        last_token: None,
+        remotes: 0,
+    };
     for step in history {
         model.step(step).await;
         model.check_listings().await;
@@ -138,24 +162,29 @@ impl<W: World> Model<W> {
                     self.lease_until[owner] = self.world.now() + lease;
                 }
             }
-            Step::Record { claim } => {
+            Step::Record { claim, intention } => {
                 let Some((key, owner, claim)) = self.claim(claim) else { return };
                 let record = record(claim.remote.as_str(), self.world.now());
-                let result = self.ledgers[owner].record(&claim, record.clone()).await;
+                let result = self.ledgers[owner].record(&claim, record.clone(), intention).await;
+                let disposer = (intention == Intention::Dispose).then(|| self.ledgers[owner].owner());
                 let entry = self.current(key, owner, &claim);
                 assert_eq!(result.is_ok(), entry.is_some());
                 if let Some(entry) = entry {
                     let (remote, attempts) = (entry.remote.clone(), entry.attempts);
-                    *entry = Entry { remote, attempts, record: Some(record), ..Entry::default() };
+                    *entry = Entry { remote, attempts, record: Some(record), disposer, ..Entry::default() };
                 }
             }
             Step::Release { claim, release } => {
                 let Some((key, owner, claim)) = self.claim(claim) else { return };
                 let result = self.ledgers[owner].release(&claim, release.clone()).await;
+                let me = self.ledgers[owner].owner();
                 let entry = self.current(key, owner, &claim);
                 assert_eq!(result.is_ok(), entry.is_some());
                 let Some(entry) = entry else { return };
                 entry.owner = None;
+                if matches!(release, Release::Failed { intention: Intention::Dispose, .. }) {
+                    entry.disposer = Some(me);
+                }
                 let (Release::Failed { staged, .. } | Release::Unfinished { staged, .. } | Release::Forget { staged }) =
                     release;
                 if let Release::Failed { attempts, .. } | Release::Unfinished { attempts, .. } = release {
@@ -192,6 +221,15 @@ impl<W: World> Model<W> {
                 self.lease_until[owner] = self.world.now() + self.ledgers[owner].lease();
             }
             Step::Pass => self.world.pass(self.ledgers[0].lease() / 2),
+            Step::Jump { leases } => {
+                let lease = self.ledgers[0].lease();
+                let far = lease * leases.unsigned_abs() + lease / 2;
+                if leases < 0 { self.world.set_back(far) } else { self.world.pass(far) }
+            }
+            Step::Tidy { owner } if self.world.now() < self.began + YOUNG => {
+                self.ledgers[owner].tidy().await.unwrap();
+            }
+            Step::Tidy { .. } => {}
             Step::Kill { owner } => {
                 let dead = self.ledgers.remove(owner);
                 self.world.kill(dead).await;

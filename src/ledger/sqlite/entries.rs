@@ -13,7 +13,7 @@ use super::entry_id::EntryId;
 use super::error::Failure;
 use super::presence::Owners;
 use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
-use crate::ledger::{Claim, ClaimReply, ClaimRequest, Record, Release, Staged};
+use crate::ledger::{Claim, ClaimReply, ClaimRequest, Intention, Record, Release, Staged};
 
 /// The entries as one transaction sees them.
 pub(super) struct Entries<'a> {
@@ -121,14 +121,7 @@ impl Entries<'_> {
                 "SELECT seq, remote, owner, staged, attempts, record_remote, record_sha256, recorded_at FROM entry WHERE id = ?1",
             )?
             .query_row([id], |row| {
-                let record = match (row.get::<_, Option<String>>(5)?, row.get(6)?, row.get(7)?) {
-                    (Some(remote), Some(sha256), Some(recorded_at)) => Some(Record {
-                        remote: RemotePath::new(remote),
-                        sha256: Sha256Digest(sha256),
-                        recorded_at: DateTime::from_timestamp_micros(recorded_at).unwrap_or_default(),
-                    }),
-                    _ => None,
-                };
+                let record = record_at(row, 5)?;
                 Ok(Standing {
                     seq: row.get(0)?,
                     remote: RemotePath::new(row.get::<_, String>(1)?),
@@ -177,11 +170,15 @@ impl Entries<'_> {
         Ok(())
     }
 
-    pub(super) fn record(&self, id: EntryId, token: Token, record: &Record) -> Changed {
+    pub(super) fn record(&self, id: EntryId, token: Token, record: &Record, intention: Intention) -> Changed {
+        let disposer = match intention {
+            Intention::LeaveAlone => None,
+            Intention::Dispose => Some(blob(self.owner)),
+        };
         let changed = self
             .connection
             .prepare_cached(
-                "UPDATE entry SET state = 'recorded', owner = NULL, staged = NULL, reason = NULL, disposer = NULL, \
+                "UPDATE entry SET state = 'recorded', owner = NULL, staged = NULL, reason = NULL, disposer = ?7, \
                  record_remote = ?1, record_sha256 = ?2, recorded_at = ?3 WHERE id = ?4 AND token = ?5 AND owner = ?6",
             )?
             .execute(params![
@@ -191,13 +188,18 @@ impl Entries<'_> {
                 id,
                 token.0 as i64,
                 blob(self.owner),
+                disposer,
             ])?;
         fenced(changed)
     }
 
     pub(super) fn release(&self, id: EntryId, token: Token, release: &Release) -> Changed {
+        let disposer = match release {
+            Release::Failed { intention: Intention::Dispose, .. } => Some(blob(self.owner)),
+            _ => None,
+        };
         let (state, reason, attempts, staged) = match release {
-            Release::Failed { reason, attempts, staged } => ("failed", Some(reason), Some(*attempts), *staged),
+            Release::Failed { reason, attempts, staged, .. } => ("failed", Some(reason), Some(*attempts), *staged),
             Release::Unfinished { attempts, staged } => ("claimed", None, Some(*attempts), *staged),
             Release::Forget { staged } => ("claimed", None, None, *staged),
         };
@@ -218,10 +220,10 @@ impl Entries<'_> {
             .prepare_cached(
                 "UPDATE entry SET owner = NULL, state = iif(recorded_at IS NULL, :state, 'recorded'), \
                  reason = iif(recorded_at IS NULL, :reason, NULL), attempts = coalesce(:attempts, attempts), \
-                 staged = iif(:keep, staged, NULL) WHERE id = :id AND token = :token AND owner = :owner",
+                 disposer = coalesce(:disposer, disposer), staged = iif(:keep, staged, NULL) WHERE id = :id AND token = :token AND owner = :owner",
             )?
             .execute(named_params! {
-                ":state": state, ":reason": reason, ":attempts": attempts, ":keep": staged == Staged::Maybe,
+                ":state": state, ":reason": reason, ":attempts": attempts, ":disposer": disposer, ":keep": staged == Staged::Maybe,
                 ":id": id, ":token": token.0 as i64, ":owner": blob(self.owner),
             })?;
         fenced(changed)
@@ -313,6 +315,17 @@ pub(super) fn key_at(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<
             mtime_ns: row.get(first + 5)?,
         },
     })
+}
+
+/// The record whose three columns begin at `first`.
+pub(super) fn record_at(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Option<Record>> {
+    let columns = (row.get::<_, Option<String>>(first)?, row.get(first + 1)?, row.get(first + 2)?);
+    let (Some(remote), Some(sha256), Some(recorded_at)) = columns else { return Ok(None) };
+    Ok(Some(Record {
+        remote: RemotePath::new(remote),
+        sha256: Sha256Digest(sha256),
+        recorded_at: DateTime::from_timestamp_micros(recorded_at).unwrap_or_default(),
+    }))
 }
 
 pub(super) fn path_at(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<PathBuf> {

@@ -52,3 +52,38 @@ pub(super) fn refile(connection: &Connection) -> rusqlite::Result<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::domain::Fingerprint;
+
+    fn keys() -> impl Strategy<Value = FileKey> {
+        let path = "(a|b|/|\u{e9}){0,5}";
+        ("[ab]{0,2}", "[ab]{0,2}", path, 0..2_u64, 0..2_u64, -1..1_i64).prop_map(
+            |(destination, source, path, inode, size, mtime_ns)| FileKey {
+                destination: destination.into(),
+                source: source.into(),
+                path: path.into_bytes(),
+                fingerprint: Fingerprint { inode, size, mtime_ns },
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 16, ..Default::default() })]
+        /// No field runs into the next, and the files of a directory stand together.
+        #[test]
+        fn different_keys_have_different_ids(one in keys(), other in keys()) {
+            let (first, second) = (EntryId::of(&one).0, EntryId::of(&other).0);
+            prop_assert_eq!(first == second, one == other);
+            let directory = |key: &FileKey| {
+                let end = key.path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
+                key.path[..end].to_vec()
+            };
+            prop_assert_eq!(first[..SHARED] == second[..SHARED], directory(&one) == directory(&other));
+        }
+    }
+}

@@ -51,7 +51,8 @@ pub(super) fn sqlite(path: &Path, error: &rusqlite::Error) -> LedgerError {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             unavailable(path, "another process kept it locked for too long; see who has it open with fuser")
         }
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => unusable(
+        // Without a code it is no error of SQLite's: what was read is nothing that this program writes.
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) | None => unusable(
             path,
             format!(
                 "it is damaged ({error}); move it aside and run again: \
@@ -62,7 +63,7 @@ pub(super) fn sqlite(path: &Path, error: &rusqlite::Error) -> LedgerError {
             path,
             format!("{error}; the file and its directory must be writable by this user, or name another with --ledger"),
         ),
-        Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) | None => unavailable(path, error.to_string()),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => unavailable(path, error.to_string()),
         Some(_) => unusable(path, error.to_string()),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rusqlite::params;
 
-use super::entries::{Entries, blob, key_at, owner_at, path_at};
+use super::entries::{Entries, blob, key_at, owner_at, path_at, record_at};
 use crate::domain::{OwnerId, RemotePath};
 use crate::ledger::{Cursor, Orphan, Undisposed};
 
@@ -47,12 +47,13 @@ impl Entries<'_> {
         limit: usize,
     ) -> rusqlite::Result<(Vec<Undisposed>, Cursor)> {
         self.page(
-            "SELECT seq, owner, destination, source, path, inode, size, mtime_ns, local_path, disposer \
+            "SELECT seq, owner, destination, source, path, inode, size, mtime_ns, local_path, disposer, \
+             record_remote, record_sha256, recorded_at \
              FROM entry INDEXED BY entry_disposing \
              WHERE destination = ?1 AND disposer IS NOT NULL AND seq > ?2 ORDER BY seq",
             (destination, after, limit),
             |row| Ok([owner_at(row, 1)?, owner_at(row, 9)?]),
-            |row| Ok(Undisposed { key: key_at(row, 2)?, local_path: path_at(row, 8)? }),
+            |row| Ok(Undisposed { key: key_at(row, 2)?, local_path: path_at(row, 8)?, record: record_at(row, 10)? }),
         )
     }
 

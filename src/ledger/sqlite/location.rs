@@ -15,6 +15,7 @@ use crate::ledger::LedgerError;
 /// other thread may be opening the same database.
 pub(super) fn inspect(path: &Path) -> Result<Presence, LedgerError> {
     refuse_network_filesystem(path)?;
+    refuse_strangers(path)?;
     let length = match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
         Ok(_) => {
@@ -34,6 +35,41 @@ pub(super) fn inspect(path: &Path) -> Result<Presence, LedgerError> {
         }
     }
     Ok(Presence::Exists)
+}
+
+/// Refuses a ledger, a link to one, or a directory of locks that another user made: who writes the ledger decides what
+/// counts as archived, and so what is deleted.
+fn refuse_strangers(path: &Path) -> Result<(), LedgerError> {
+    let trusted = [0, rustix::process::geteuid().as_raw()];
+    for own in [path.to_owned(), suffixed(path, "-wal"), suffixed(path, ".owners")] {
+        // The link itself and what it leads to.
+        for found in [fs::symlink_metadata(&own), fs::metadata(&own)].into_iter().flatten() {
+            if !trusted.contains(&found.uid()) {
+                return Err(unusable(
+                    path,
+                    format!(
+                        "{} belongs to another user (number {}), who could decide what counts as archived; \
+                         name another file with --ledger, or give it to this user with chown",
+                        display::path(&own),
+                        found.uid()
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says so where others may put another ledger in place of this one. Not refused: the volumes of a pod are made like that.
+pub(super) fn warn_of_open_directory(path: &Path) {
+    let Some(parent) = path.parent() else { return };
+    let open = |found: &fs::Metadata| found.mode() & 0o002 != 0 && found.mode() & 0o1000 == 0;
+    if fs::metadata(parent).is_ok_and(|found| open(&found)) {
+        tracing::warn!(
+            "everybody may write to {}, and so decide what counts as archived: put the ledger into a directory of its own below it",
+            display::path(parent)
+        );
+    }
 }
 
 /// Whether there is a write-ahead log: that is so while anybody, this process included, has the database open.

@@ -86,6 +86,7 @@ impl SqliteLedger {
                 .create(parent)
                 .map_err(|error| system(&path, "making its directory", &error))?;
         }
+        location::warn_of_open_directory(&path);
         let owners = Owners::beside(&path);
         let _opening = owners.enter(&path)?;
         // Again, now that nobody else can make it.
@@ -213,9 +214,9 @@ impl Ledger for SqliteLedger {
         self.writer.call(move |store| store.entries()?.confirm(id, token)).await
     }
 
-    async fn record(&self, claim: &Claim, record: Record) -> Result<(), LedgerError> {
+    async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {
         let (id, token) = (EntryId::of(&claim.key), claim.token);
-        self.writer.call(move |store| store.entries()?.record(id, token, &record)).await
+        self.writer.call(move |store| store.entries()?.record(id, token, &record, intention)).await
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<(), LedgerError> {
@@ -264,9 +265,10 @@ impl Ledger for SqliteLedger {
         self.writer.call(move |store| Ok(store.entries()?.undisposed(&destination, after, limit)?)).await
     }
 
-    async fn put_row(&self, version: Option<&FileKey>, row: Row) -> Result<(), LedgerError> {
-        let version = version.map(FileKey::id);
-        self.writer.call_rows(move |rows| Ok(rows.put(version, &row)?)).await
+    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError> {
+        self.writer
+            .call_rows(move |store| Ok(rows.iter().try_for_each(|RowOf { version, row }| store.put(*version, row))?))
+            .await
     }
 
     async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError> {

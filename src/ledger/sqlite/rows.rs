@@ -96,6 +96,7 @@ impl Rows {
                  sha256 = excluded.sha256, status = excluded.status, reason = excluded.reason, \
                  attempts = excluded.attempts, elapsed_ns = excluded.elapsed_ns \
                  WHERE NOT (status = 'archived' AND excluded.status = 'skipped') \
+                 AND NOT (status = 'skipped' AND excluded.status = 'skipped' AND excluded.reason IS reason) \
                  AND NOT (status <> 'deferred' AND excluded.status = 'deferred')",
             )?
             .execute(params![

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, Utc};
+use proptest::prelude::ProptestConfig;
 use tempfile::TempDir;
 
 use super::*;
@@ -67,6 +68,10 @@ impl World for Place {
         self.micros.fetch_add(i64::try_from(time.as_micros()).unwrap(), Ordering::Relaxed);
     }
 
+    fn set_back(&self, time: Duration) {
+        self.micros.fetch_sub(i64::try_from(time.as_micros()).unwrap(), Ordering::Relaxed);
+    }
+
     fn now(&self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.micros.load(Ordering::Relaxed)).unwrap()
     }
@@ -78,9 +83,18 @@ mod suite {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig { cases: 100, ..Default::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 2 / 5, ..Default::default() })]
     #[test]
-    fn any_history_agrees_with_the_model(history in contract::model::history()) {
+    fn any_history_agrees_with_the_model(history in contract::model::history(1..60)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(contract::model::agrees(Place::new(), history));
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 40, ..Default::default() })]
+    #[test]
+    fn a_long_history_agrees_with_the_model(history in contract::model::history(300..400)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(contract::model::agrees(Place::new(), history));
     }
@@ -112,7 +126,7 @@ async fn a_ledger_of_schema_1_keeps_its_records() {
     let requests = names.iter().map(|name| request(name, &format!("/{name}"))).collect();
     let claims = ledger.claim(requests).await.unwrap().into_iter().map(claimed);
     futures::future::join_all(claims.map(async |claim| {
-        ledger.record(&claim, record(claim.remote.as_str(), place.now())).await.unwrap();
+        ledger.record(&claim, record(claim.remote.as_str(), place.now()), Intention::LeaveAlone).await.unwrap();
     }))
     .await;
     ledger.finish().await.unwrap();
@@ -168,7 +182,7 @@ async fn what_a_dead_owner_left_is_swept_by_the_next() {
     let place = Place::new();
     let dead = place.open();
     let dead_owner = dead.owner();
-    dead.put_row(None, row("x", Status::Failed, 1)).await.unwrap();
+    dead.put_rows(vec![RowOf::new(None, row("x", Status::Failed, 1))]).await.unwrap();
     drop(dead);
     // As a SIGKILL would leave it.
     fs::write(Owners::beside(&place.path()).rows_path(dead_owner), "rows").unwrap();
@@ -273,7 +287,7 @@ async fn asking_without_a_change_writes_nothing() {
     let place = Place::new();
     let ledger = place.open();
     let mine = claim(&ledger, "x").await;
-    ledger.record(&mine, record("/x", place.now())).await.unwrap();
+    ledger.record(&mine, record("/x", place.now()), Intention::LeaveAlone).await.unwrap();
     let held = claim(&ledger, "y").await;
     let log = location::suffixed(&place.path(), "-wal");
     let before = fs::read(&log).unwrap();
@@ -281,7 +295,7 @@ async fn asking_without_a_change_writes_nothing() {
     assert!(matches!(ledger.claim(vec![request("y", "/")]).await.unwrap()[0], ClaimReply::Held { .. }));
     ledger.confirm(&held).await.unwrap();
     ledger.disposed(&key("x")).await.unwrap();
-    ledger.put_row(Some(&key("x")), row("x", Status::Skipped, 1)).await.unwrap();
+    ledger.put_rows(vec![RowOf::new(Some(&key("x")), row("x", Status::Skipped, 1))]).await.unwrap();
     ledger.orphans(contract::DESTINATION, Cursor::default(), 10).await.unwrap();
     assert_eq!(fs::read(&log).unwrap(), before);
 }
@@ -296,7 +310,7 @@ async fn records_past_the_retention_go_once_their_file_is_gone() {
             let local_path = if *name == "kept" { here.clone() } else { place.directory.path().join(name) };
             let request = ClaimRequest { local_path, ..request(name, "/x") };
             let mine = claimed(ledger.claim(vec![request]).await.unwrap().remove(0));
-            ledger.record(&mine, record("/x", place.now())).await.unwrap();
+            ledger.record(&mine, record("/x", place.now()), Intention::LeaveAlone).await.unwrap();
         }
     };
     let first = place.open();
@@ -319,7 +333,7 @@ async fn retention_goes_on_where_it_stopped() {
     let ledger = place.open();
     let requests: Vec<_> = (0..2 * RETENTION_PAGE + 10).map(|n| request(&n.to_string(), "/x")).collect();
     for reply in ledger.claim(requests).await.unwrap() {
-        ledger.record(&claimed(reply), record("/x", place.now())).await.unwrap();
+        ledger.record(&claimed(reply), record("/x", place.now()), Intention::LeaveAlone).await.unwrap();
     }
     place.pass(Duration::from_secs(3601));
     // As if an earlier call had stopped after the first thousand, and their files had gone since.
@@ -352,7 +366,7 @@ async fn a_copy_knows_what_is_recorded_and_held_and_changes_nothing() {
 
     let original = place.open();
     let mine = claim(&original, "recorded").await;
-    original.record(&mine, record("/recorded", place.now())).await.unwrap();
+    original.record(&mine, record("/recorded", place.now()), Intention::LeaveAlone).await.unwrap();
     claim(&original, "held").await;
     for users in ["some", "none"] {
         let listing = (place.names("state"), place.names("state/ledger.db.owners"), fs::read(place.path()).unwrap());
@@ -363,8 +377,8 @@ async fn a_copy_knows_what_is_recorded_and_held_and_changes_nothing() {
         assert!(matches!(replies[0], ClaimReply::Recorded(_)));
         assert!(matches!(replies[1], ClaimReply::Held { .. }));
         let new = claimed(replies[2].clone());
-        copy.record(&new, record("/new", place.now())).await.unwrap();
-        copy.put_row(Some(&new.key), row("new", Status::Archived, 1)).await.unwrap();
+        copy.record(&new, record("/new", place.now()), Intention::LeaveAlone).await.unwrap();
+        copy.put_rows(vec![RowOf::new(Some(&new.key), row("new", Status::Archived, 1))]).await.unwrap();
         assert_eq!(copy.totals().await.unwrap().archived, 1);
         drop(copy);
         assert!(!temporary.exists());

@@ -101,6 +101,9 @@ impl Store {
             self.roll_back();
             // An end that was not committed is none.
             self.phase = Phase::Running;
+            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+                self.reuse_log();
+            }
             sqlite(&self.path, &error)
         })
     }
@@ -122,6 +125,15 @@ impl Store {
             && let Err(error) = self.entries.execute_batch("ROLLBACK")
         {
             tracing::warn!(%error, "the ledger's transaction could not be rolled back");
+        }
+    }
+
+    /// The log may be all that fills the disk, long before it is so long that it is written back by itself. Written back
+    /// now, it is used again from its beginning, and takes no more space.
+    fn reuse_log(&self) {
+        let written_back = self.entries.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = written_back {
+            tracing::debug!(%error, "the ledger's log could not be written back");
         }
     }
 

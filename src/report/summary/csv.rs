@@ -1,4 +1,7 @@
 //! The summary as CSV (RFC 4180): a header, then one record a row. Unknown values are empty.
+//!
+//! CSV has no escapes of its own, and people look at it on terminals: control characters of names are shown as the table
+//! shows them. Who needs exact names reads JSON.
 
 use std::fmt;
 use std::future::Future;
@@ -6,6 +9,7 @@ use std::io::Write;
 
 use super::{Pages, RowSet, SummaryError, path_text, seconds};
 use crate::domain::Row;
+use crate::domain::display::escaped;
 
 const HEADER: [&str; 9] = ["source", "path", "remote", "bytes", "sha256", "status", "reason", "attempts", "seconds"];
 
@@ -34,16 +38,20 @@ where
 
 fn record(row: &Row) -> [String; HEADER.len()] {
     [
-        row.source.clone(),
-        path_text(&row.path).0,
-        row.remote.clone().unwrap_or_default(),
+        shown(&row.source),
+        shown(&path_text(&row.path).0),
+        row.remote.as_deref().map(shown).unwrap_or_default(),
         row.bytes.to_string(),
         row.sha256.map(|digest| digest.to_string()).unwrap_or_default(),
         row.status.to_string(),
-        row.reason.clone().unwrap_or_default(),
+        row.reason.as_deref().map(shown).unwrap_or_default(),
         row.attempts.to_string(),
         seconds(row.elapsed).to_string(),
     ]
+}
+
+fn shown(text: &str) -> String {
+    escaped(text).to_string()
 }
 
 /// The only other errors are of records of unequal length.

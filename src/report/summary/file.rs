@@ -29,8 +29,12 @@ impl SummaryFile {
         temporary.push(name);
         temporary.push(format!(".{}.tmp", std::process::id()));
         let temporary = target.with_file_name(temporary);
-        // A leftover can only be of a dead process that had our id.
-        let out = File::create(&temporary)?;
+        // A leftover can only be of a dead process that had our id, or a link that somebody laid there for us.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let out = File::create_new(&temporary)?;
         Ok(Self { out: BufWriter::new(out), names: Some((temporary, target)) })
     }
 

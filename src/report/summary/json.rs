@@ -8,8 +8,8 @@ use chrono::SecondsFormat;
 use serde::Serialize;
 
 use super::{Pages, RowSet, SummaryError, SummaryHeader, Verbatim, hexadecimal, path_text, seconds};
+use crate::domain::display::inert;
 use crate::domain::{Row, Status};
-use crate::report::json_text::inert;
 
 /// The version of the document's shape. New keys may appear in it; a change of meaning makes a new version.
 const VERSION: u32 = 1;

@@ -122,7 +122,7 @@ async fn csv_follows_rfc_4180() {
     assert!(text.starts_with("source,path,remote,bytes,sha256,status,reason,attempts,seconds\r\n"));
     let records = ::csv::Reader::from_reader(text.as_bytes()).into_records().collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!(records.len(), rows.len());
-    assert_eq!(&records[1][1], rows[1].path.to_str().unwrap());
+    assert_eq!(&records[1][1], r#"/r/new\nline, "quoted" \x1b[31m\x9b.csv"#);
     assert_eq!(&records[2][1], "/r/caf%E9%25E9.csv");
     assert_eq!(
         records[3].iter().skip(2).collect::<Vec<_>>(),

@@ -3,21 +3,34 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rustix::fs::{FileType, Stat};
+
+use crate::localfs::{BelowRoot, Place, RootDir};
 use crate::selection::CANARY_PREFIX;
+
+/// Older than any canary of a watch that lives.
+const STALE_SECS: i64 = 60;
 
 /// A hidden file made in a root at the start. Removed when its event arrives or its time is over.
 #[derive(Debug)]
 pub(super) struct Canary {
     path: PathBuf,
+    /// Through the root's handle: its path may lead elsewhere by the time the file goes.
+    place: Place,
     pub deadline: Instant,
 }
 
 impl Canary {
     /// `None` where the root cannot be written to: then there is no probe, and events are believed in.
-    pub fn release(root: &Path, digits: u64, deadline: Instant) -> Option<Self> {
-        let path = root.join(format!("{CANARY_PREFIX}{digits:016x}"));
-        std::fs::File::create_new(&path).ok()?;
-        Some(Self { path, deadline })
+    pub fn release(root: &RootDir, digits: u64, deadline: Instant) -> Option<Self> {
+        let name = BelowRoot::new(format!("{CANARY_PREFIX}{digits:016x}"))?;
+        let place = Place::of(root, &name).ok()?;
+        place.create().ok()?;
+        let canary = Self { path: root.path().join(name.as_path()), place, deadline };
+        if let Ok(made) = canary.place.stat() {
+            remove_stale(root, &made);
+        }
+        Some(canary)
     }
 
     pub fn is(&self, path: &Path) -> bool {
@@ -28,7 +41,26 @@ impl Canary {
 impl Drop for Canary {
     fn drop(&mut self) {
         // Its name is never archived, so one that cannot be removed does no harm.
-        let _ = std::fs::remove_file(&self.path);
+        let _ = self.place.unlink();
+    }
+}
+
+/// Removes canaries of watches that were killed before they could. `made` is now, by the filesystem's own clock.
+fn remove_stale(root: &RootDir, made: &Stat) {
+    let is_stale = |found: &Stat| {
+        FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
+            && found.st_size == 0
+            && made.st_mtime.saturating_sub(found.st_mtime) > STALE_SECS
+    };
+    // Only names come from the path; what is done, is done through the handle.
+    for entry in std::fs::read_dir(root.path()).into_iter().flatten().flatten() {
+        if !entry.file_name().as_encoded_bytes().starts_with(CANARY_PREFIX.as_bytes()) {
+            continue;
+        }
+        let place = BelowRoot::new(entry.file_name()).and_then(|name| Place::of(root, &name).ok());
+        if let Some(place) = place.filter(|place| place.stat().is_ok_and(|found| is_stale(&found))) {
+            let _ = place.unlink();
+        }
     }
 }
 
@@ -57,18 +89,38 @@ pub(super) fn remote_filesystem(root: &Path) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_canary_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let canary = Canary::release(dir.path(), 7, Instant::now()).unwrap();
-        let path = dir.path().join(".archiver-canary-0000000000000007");
+        let root = RootDir::open(dir.path()).unwrap();
+        let canary = Canary::release(&root, 7, Instant::now()).unwrap();
+        let path = root.path().join(".archiver-canary-0000000000000007");
         assert!(canary.is(&path) && path.exists());
         assert!(crate::selection::is_own_name(path.file_name().unwrap()));
         drop(canary);
         assert!(!path.exists());
-        assert!(Canary::release(&dir.path().join("gone"), 7, Instant::now()).is_none());
+
+        // A killed watch's goes with the next one; a live one's stays, and so does what is no canary.
+        let put = |name: &str, content: &str, age: Duration| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            File::options().append(true).open(&path).unwrap().set_modified(std::time::SystemTime::now() - age).unwrap();
+            path
+        };
+        let hour = Duration::from_secs(3600);
+        let stale = put(".archiver-canary-1", "", hour);
+        let live = put(".archiver-canary-2", "", Duration::ZERO);
+        let others = [put(".archiver-canary-3", "bytes", hour), put(".other", "", hour)];
+        drop(Canary::release(&root, 7, Instant::now()).unwrap());
+        assert!(!stale.exists() && live.exists() && others.iter().all(|path| path.exists()));
+
+        std::fs::remove_dir_all(dir.path()).unwrap();
+        assert!(Canary::release(&root, 7, Instant::now()).is_none());
         assert_eq!(remote_filesystem(Path::new("/proc")), None);
     }
 }

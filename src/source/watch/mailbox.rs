@@ -22,8 +22,6 @@ const DEBOUNCE: Duration = Duration::from_millis(25);
 const MAX_PATHS: usize = 16_384;
 /// Directories that are noted at most, instead of the paths in them.
 const MAX_CROWDED: usize = 1_024;
-/// Errors that are kept at most.
-const MAX_ERRORS: usize = 64;
 
 /// What was gathered about one path.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +30,8 @@ pub(super) struct Hints {
     pub closed: bool,
     pub appeared: bool,
     pub removed: bool,
+    /// Such as who may read it.
+    pub attributes: bool,
 }
 
 impl Hints {
@@ -39,6 +39,7 @@ impl Hints {
         self.closed |= other.closed;
         self.appeared |= other.appeared;
         self.removed |= other.removed;
+        self.attributes |= other.attributes;
     }
 }
 
@@ -48,19 +49,26 @@ pub(super) struct News {
     pub paths: HashMap<PathBuf, Hints>,
     /// Directories in which more happened than there was room for.
     pub crowded: HashSet<PathBuf>,
-    /// Events were lost, nobody knows where.
+    /// There was no room to note where more happened.
     pub overflowed: bool,
-    pub errors: Vec<notify::Error>,
+    /// The kernel had no room, or its queue could not be read: events were lost that were never told.
+    pub lost: bool,
+    /// Somebody wants to know when all that happened so far was told.
+    pub asked: bool,
+    /// The bell was heard: all that happened before it rang is in these news, or was in earlier ones.
+    pub rang: bool,
 }
 
 #[derive(Debug, Default)]
-struct Gathered {
+pub(super) struct Gathered {
     /// What our thread takes as soon as it can.
     news: News,
     /// Weak hints, and since when they wait.
     weak: HashMap<PathBuf, (Hints, Instant)>,
     /// When the weak hints are looked through.
     weak_due: Option<Instant>,
+    /// What is told of this path means that it rang.
+    bell: Option<PathBuf>,
     stopped: bool,
 }
 
@@ -68,6 +76,16 @@ struct Gathered {
 pub(super) struct Mailbox {
     gathered: Mutex<Gathered>,
     changed: Condvar,
+    #[cfg(test)]
+    pub faults: Faults,
+}
+
+/// What a kernel does that reports nothing, or has no more to give.
+#[cfg(test)]
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    pub deaf: std::sync::atomic::AtomicBool,
+    pub no_more_watches: std::sync::atomic::AtomicBool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +99,10 @@ impl Mailbox {
     pub fn put(&self, told: notify::Result<Event>) {
         // Most events are of files that are opened, and mean nothing.
         if matches!(&told, Ok(event) if !event.need_rescan() && meaning(&event.kind).is_none()) {
+            return;
+        }
+        #[cfg(test)]
+        if self.faults.deaf.load(std::sync::atomic::Ordering::SeqCst) {
             return;
         }
         let mut gathered = self.lock();
@@ -111,12 +133,23 @@ impl Mailbox {
         }
     }
 
+    /// Has our thread ask the kernel for all that happened so far.
+    pub fn ask(&self) {
+        self.lock().news.asked = true;
+        self.changed.notify_one();
+    }
+
+    /// From now on an event of this path is one that rings.
+    pub fn expect(&self, bell: PathBuf) {
+        self.lock().bell = Some(bell);
+    }
+
     pub fn stop(&self) {
         self.lock().stopped = true;
         self.changed.notify_one();
     }
 
-    fn lock(&self) -> MutexGuard<'_, Gathered> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,6 +170,7 @@ fn meaning(kind: &EventKind) -> Option<(Hints, Urgency)> {
         EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => {
             (Hints { removed: true, ..nothing }, Urgency::Weak)
         }
+        EventKind::Modify(ModifyKind::Metadata(_)) => (Hints { attributes: true, ..nothing }, Urgency::Weak),
         EventKind::Any | EventKind::Modify(_) | EventKind::Other => (nothing, Urgency::Weak),
     })
 }
@@ -144,25 +178,35 @@ fn meaning(kind: &EventKind) -> Option<(Hints, Urgency)> {
 impl Gathered {
     /// When our thread has something to take: at `now` or before it, or later.
     fn wake_up(&self, now: Instant) -> Option<Instant> {
-        let News { paths, crowded, overflowed, errors } = &self.news;
-        let at_once = !paths.is_empty() || !crowded.is_empty() || *overflowed || !errors.is_empty();
+        let News { paths, crowded, overflowed, lost, asked, rang } = &self.news;
+        let at_once = !paths.is_empty() || !crowded.is_empty() || *overflowed || *lost || *asked || *rang;
         if at_once { Some(self.weak_due.map_or(now, |due| due.min(now))) } else { self.weak_due }
     }
 
     fn put(&mut self, told: notify::Result<Event>, now: Instant) {
         match told {
-            Ok(event) if event.need_rescan() => self.news.overflowed = true,
+            Ok(event) if event.need_rescan() => self.news.lost = true,
+            Ok(event) if self.bell.is_some() && event.paths.first() == self.bell.as_ref() => {
+                self.bell = None;
+                self.news.rang = true;
+                // Weak hints that came before are news, too.
+                let waiting = self.weak.drain().map(|(path, (hints, _))| (path, hints));
+                self.news.paths.extend(waiting);
+                self.weak_due = None;
+            }
             Ok(mut event) => {
                 if let (Some(path), Some((hints, urgency))) = (event.paths.pop(), meaning(&event.kind)) {
-                    self.note(path, hints, urgency, now, |path| {
-                        event.kind == EventKind::Create(CreateKind::Folder)
-                            || path.symlink_metadata().is_ok_and(|found| found.is_dir())
+                    self.note(path, hints, urgency, now, |path| match event.kind {
+                        EventKind::Create(CreateKind::Folder) => true,
+                        // What is moved in is the one thing of which nothing tells the kind.
+                        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
+                            path.symlink_metadata().is_ok_and(|found| found.is_dir())
+                        }
+                        _ => false,
                     });
                 }
             }
-            // A limit that was reached matters more than what else went wrong.
-            Err(error) if self.news.errors.len() < MAX_ERRORS => self.news.errors.push(error),
-            Err(_) => self.news.overflowed = true,
+            Err(_) => self.news.lost = true,
         }
     }
 
@@ -182,9 +226,13 @@ impl Gathered {
             }
             return;
         }
-        // Directories are few, for each has a watch; and a look at the parent would not show what is in them.
-        if self.news.paths.len() + self.weak.len() >= MAX_PATHS && !(hints.appeared && is_dir(&path)) {
+        // Directories are few, and a look at the parent would not show what is in them; but there is an end to that, too.
+        let gathered = self.news.paths.len() + self.weak.len();
+        if gathered >= MAX_PATHS && !is_dir(&path) {
             return self.crowd(&path, hints);
+        }
+        if gathered >= 2 * MAX_PATHS {
+            return self.give_up();
         }
         match urgency {
             Urgency::Strong => drop(self.news.paths.insert(path, hints)),
@@ -193,6 +241,14 @@ impl Gathered {
                 self.weak_due.get_or_insert(now + DEBOUNCE);
             }
         }
+    }
+
+    /// Leaves everything to a scan, and the watches of new directories to those who set all anew.
+    fn give_up(&mut self) {
+        let News { asked, rang, .. } = self.news;
+        self.news = News { lost: true, asked, rang, ..News::default() };
+        self.weak.clear();
+        self.weak_due = None;
     }
 
     fn crowd(&mut self, path: &Path, hints: Hints) {

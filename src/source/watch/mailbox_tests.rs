@@ -27,7 +27,7 @@ fn a_closed_file_is_told_at_once_with_all_that_is_known_of_it() {
     assert_eq!(gathered.wake_up(now), Some(now));
     gathered.put(event(EventKind::Remove(RemoveKind::File), "/a"), now);
     let news = gathered.take(now);
-    assert_eq!(hints(&news, "/a"), Hints { closed: true, appeared: true, removed: true });
+    assert_eq!(hints(&news, "/a"), Hints { closed: true, appeared: true, removed: true, attributes: true });
     assert_eq!((news.paths.len(), gathered.wake_up(now)), (1, None));
 }
 
@@ -53,7 +53,7 @@ fn directories_and_what_is_moved_in_do_not_wait() {
     gathered.put(event(MOVED_IN, "/f"), now);
     let news = gathered.take(now);
     assert_eq!(hints(&news, "/d"), Hints { appeared: true, ..Hints::default() });
-    assert_eq!(hints(&news, "/f"), Hints { appeared: true, closed: true, removed: false });
+    assert_eq!(hints(&news, "/f"), Hints { appeared: true, closed: true, ..Hints::default() });
 }
 
 #[test]
@@ -105,15 +105,48 @@ fn a_directory_that_is_moved_in_beyond_the_bound_is_not_lost() {
 }
 
 #[test]
+fn directories_without_end_are_not_gathered_without_end() {
+    let (mut gathered, now) = (Gathered::default(), Instant::now());
+    for number in 0..5 * MAX_PATHS {
+        gathered.put(event(FOLDER, &format!("/d/{number}")), now);
+        assert!(gathered.news.paths.len() <= 2 * MAX_PATHS);
+    }
+    // Their watches were never set, so a scan is not enough.
+    assert!(gathered.take(now).lost);
+}
+
+/// The thread that empties the kernel's queue does not ask the disk about every file that is made.
+#[test]
+fn beyond_the_bound_what_is_made_as_a_file_is_believed_to_be_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut gathered, now) = (Gathered::default(), Instant::now());
+    for number in 0..MAX_PATHS {
+        gathered.put(event(CLOSED, &format!("/full/{number}")), now);
+    }
+    gathered.put(event(CREATED, dir.path().to_str().unwrap()), now);
+    assert!(!gathered.take(now).paths.contains_key(dir.path()));
+}
+
+#[test]
+fn when_the_bell_rings_weak_hints_that_came_before_are_told() {
+    let (mut gathered, now) = (Gathered { bell: Some("/bell".into()), ..Gathered::default() }, Instant::now());
+    gathered.put(event(CREATED, "/a"), now);
+    assert!(!gathered.take(now).rang);
+    gathered.put(event(EventKind::Remove(RemoveKind::File), "/bell"), now);
+    assert_eq!(gathered.wake_up(now), Some(now));
+    let news = gathered.take(now);
+    assert!(news.rang && news.paths.len() == 1 && news.paths.contains_key(Path::new("/a")));
+    assert_eq!(gathered.wake_up(now), None);
+}
+
+#[test]
 fn what_was_lost_is_said() {
     let (mut gathered, now) = (Gathered::default(), Instant::now());
     gathered.put(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)), now);
-    assert!(gathered.take(now).overflowed && !gathered.take(now).overflowed);
-    for _ in 0..=MAX_ERRORS {
-        gathered.put(Err(notify::Error::new(notify::ErrorKind::MaxFilesWatch)), now);
-    }
+    assert!(gathered.take(now).lost && !gathered.take(now).lost);
+    gathered.put(Err(notify::Error::generic("the queue could not be read")), now);
     let news = gathered.take(now);
-    assert!(news.overflowed && news.errors.len() == MAX_ERRORS);
+    assert!(news.lost && !news.overflowed);
 }
 
 #[test]

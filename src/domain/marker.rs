@@ -68,16 +68,17 @@ impl MarkerPattern {
     }
 }
 
-/// A name without its last extension; a leading dot starts a hidden name, not an extension.
+/// A name without its last extension; a leading dot starts a hidden name, not an extension. Never `.`, which with another
+/// dot beside it would be no name of a marker: `..x` has no extension.
 pub fn stem(name: &OsStr) -> &OsStr {
-    Path::new(name).file_stem().unwrap_or(name)
+    Path::new(name).file_stem().filter(|stem| *stem != ".").unwrap_or(name)
 }
 
 impl FromStr for MarkerPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const HINT: &str = "write `{name}.done`, `{stem}.ok`, or a fixed name such as `_SUCCESS`";
+        const HINT: &str = "write `{name}.done`, `{stem}.ok`, a fixed name such as `_SUCCESS`, or `none`";
         if text.is_empty() || text == "." || text == ".." || text.contains(['/', '\0']) {
             return Err(format!("`{text}` is not the name of a file beside the data file; {HINT}"));
         }
@@ -135,6 +136,7 @@ mod tests {
             stem.data_of(Path::new("d/ok-a.tar.ok")),
             Some(MarkedBy::Stem { directory: "d".into(), stem: "a.tar".into() })
         );
+        assert_eq!(pattern("{stem}.").marker_of(Path::new("d/..x")), Path::new("d/..x."));
         let fixed = pattern("_SUCCESS");
         assert_eq!(fixed.marker_of(Path::new("d/part-0")), Path::new("d/_SUCCESS"));
         assert_eq!(fixed.data_of(Path::new("_SUCCESS")), Some(MarkedBy::Directory(PathBuf::new())));

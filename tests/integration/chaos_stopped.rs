@@ -1,0 +1,85 @@
+//! Stopped at a failure point, as a machine is that sleeps, while others go on; and killed there.
+
+use archiver::failpoint::{Point, VARIABLE};
+use rustix::process::Signal;
+
+use crate::support::env::{DEADLINE, run, tree, wait_until, write};
+use crate::watch::{Site, names, stop, watching};
+
+const MARKED: [&str; 4] = ["--after", "delete", "--marker", "{name}.ready"];
+
+/// The file is gone and its marker is not yet; the application takes that for an invitation to write the next one.
+fn the_next_version_comes_before_the_marker_went(what: &str) {
+    let site = Site::new();
+    write(&site.local(), "a.csv", "the first version");
+    write(&site.local(), "a.csv.ready", "");
+    let armed = format!("{}:1:{what}", Point::FileDisposed.name());
+    let mut running = watching(site.command(MARKED).env(VARIABLE, armed));
+    running.expect_line("failpoint file-disposed reached");
+    match what {
+        "kill" => assert!(running.ends_within(DEADLINE)),
+        // It says so first; what comes before the stop would find it still going.
+        _ => wait_until("it is stopped", || running.is_stopped()),
+    }
+    write(&site.local(), "a.csv", "the second one");
+    write(&site.local(), "a.csv.ready", "");
+    let running = match what {
+        "kill" => site.watch(MARKED),
+        _ => {
+            running.signal(Signal::CONT);
+            running
+        }
+    };
+    wait_until("both versions and their marker are gone", || names(&site.local()).is_empty());
+    let finished = stop(running);
+    finished.assert_code(0);
+    assert_eq!(site.archived().len(), 2);
+}
+
+#[test]
+fn a_marker_of_the_next_version_is_not_taken_for_the_last_ones_when_stopped() {
+    the_next_version_comes_before_the_marker_went("stop");
+}
+
+#[test]
+fn a_marker_of_the_next_version_is_not_taken_for_the_last_ones_after_a_kill() {
+    the_next_version_comes_before_the_marker_went("kill");
+}
+
+/// Killed while a file that failed for good goes into quarantine: it is not archived, and must not stay hidden.
+#[test]
+fn a_file_on_its_way_into_quarantine_is_not_forgotten() {
+    for point in [Point::SetAside, Point::MoveDirectoryMade, Point::Moved] {
+        let site = Site::new();
+        let taken = site.remote().join("taken");
+        write(&site.local(), "a.csv", "ours");
+        write(&site.remote(), "taken/a.csv", "somebody else's");
+        let quarantine = site.env.path().join("quarantine");
+        let quarantined = format!("move={}", quarantine.display());
+        let options = ["--after", "delete", "--on-conflict", "fail", "--after-failure", &quarantined];
+        let push = |layout: &str| {
+            let mut command = site.env.archiver(["push", "--ssh-config", "none", "--to", &site.server.url()]);
+            command.arg("--identity").arg(site.server.client_key());
+            command.arg("--known-hosts").arg(site.server.known_hosts());
+            command.args(options).args(["--layout", layout]).arg(site.local());
+            command
+        };
+        let killed = run(push("taken").env(VARIABLE, format!("{}:1:kill", point.name())));
+        assert_eq!(killed.code(), None, "{point:?} was never reached");
+        // Nobody is in its way any more, but it keeps the name that it was claimed for.
+        std::fs::remove_file(taken.join("a.csv")).unwrap();
+        let again = run(&mut push("free"));
+        match point {
+            // It had arrived in quarantine.
+            Point::Moved => {
+                again.assert_code(0);
+                assert_eq!(std::fs::read(quarantine.join("a.csv")).unwrap(), b"ours");
+            }
+            _ => {
+                again.assert_code(0);
+                assert_eq!(std::fs::read(taken.join("a.csv")).unwrap(), b"ours");
+            }
+        }
+        assert!(tree(&site.local()).is_empty(), "{point:?}: {:?}", tree(&site.local()));
+    }
+}
