@@ -40,6 +40,8 @@ mod security;
 mod serve;
 #[path = "integration/session.rs"]
 mod session;
+#[path = "integration/shared_ledger.rs"]
+mod shared_ledger;
 #[path = "integration/watch.rs"]
 mod watch;
 #[path = "integration/watch_clock.rs"]

@@ -16,7 +16,9 @@ use crate::config::Resolved;
 use crate::config::settings::{Execution, FileList, LedgerLocation, ListOrigin, Settings};
 use crate::domain::{OwnerId, display};
 use crate::exit::Exit;
-use crate::ledger::{Cursor, Ledger, LedgerError, RowFilter, SqliteConfig, SqliteLedger, sqlite};
+use crate::ledger::{
+    Cursor, Ledger, LedgerError, RedisConfig, RedisLedger, RedisPreview, RowFilter, SqliteConfig, SqliteLedger,
+};
 use crate::pipeline::build;
 use crate::pipeline::engine::{Engine, Failure, Patience, RunError};
 use crate::pipeline::names::{BadPath, Entry, Named, named};
@@ -152,15 +154,19 @@ async fn tell_when_asked(reporter: &Reporter, console: &Console) -> Infallible {
 }
 
 async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {
-    let LedgerLocation::File(path) = &settings.ledger.location;
-    let config = SqliteConfig {
-        path: path.clone(),
-        retention: settings.ledger.retention,
-        lease: sqlite::DEFAULT_LEASE,
-        owner: OwnerId(rand::random()),
-        clock: Arc::new(Utc::now),
-    };
+    let (retention, lease, owner) = (settings.ledger.retention, settings.ledger.lease, OwnerId(rand::random()));
     let execution = settings.execution;
+    let path = match settings.ledger.location.clone() {
+        LedgerLocation::File(path) => path,
+        LedgerLocation::Redis(settings) => {
+            let config = RedisConfig { settings, retention, lease, owner };
+            return Ok(match execution {
+                Execution::Real => Arc::new(RedisLedger::open(config).await?),
+                Execution::DryRun => Arc::new(RedisPreview::open(config).await?),
+            });
+        }
+    };
+    let config = SqliteConfig { path, retention, lease, owner, clock: Arc::new(Utc::now) };
     let opening = tokio::task::spawn_blocking(move || match execution {
         Execution::Real => SqliteLedger::open(config),
         Execution::DryRun => SqliteLedger::open_snapshot(config),

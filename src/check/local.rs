@@ -11,7 +11,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use super::probe::{Name, Probe};
 use crate::config::settings::{LedgerLocation, Settings, SourceSettings};
 use crate::domain::{After, AfterFailure, OwnerId, display};
-use crate::ledger::{SqliteConfig, SqliteLedger, sqlite};
+use crate::ledger::{RedisConfig, RedisPreview, SqliteConfig, SqliteLedger};
 
 /// A dead network mount blocks whoever touches it, for ever.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -155,14 +155,12 @@ fn writable(directory: &Path) -> io::Result<()> {
 
 /// Whether the ledger opens. Only a private copy is opened, so nothing is made or changed where it stands.
 pub async fn ledger(settings: &Settings, owner: OwnerId) -> Probe {
-    let LedgerLocation::File(path) = settings.ledger.location.clone();
-    let config = SqliteConfig {
-        path: path.clone(),
-        retention: settings.ledger.retention,
-        lease: sqlite::DEFAULT_LEASE,
-        owner,
-        clock: Arc::new(Utc::now),
+    let (retention, lease) = (settings.ledger.retention, settings.ledger.lease);
+    let path = match settings.ledger.location.clone() {
+        LedgerLocation::File(path) => path,
+        LedgerLocation::Redis(settings) => return redis(RedisConfig { settings, retention, lease, owner }).await,
     };
+    let config = SqliteConfig { path: path.clone(), retention, lease, owner, clock: Arc::new(Utc::now) };
     let shown = display::path(&path).to_string();
     blocking(Name::Ledger, shown.clone(), move || {
         if let Err(error) = SqliteLedger::open_snapshot(config) {
@@ -187,4 +185,16 @@ pub async fn ledger(settings: &Settings, owner: OwnerId) -> Probe {
         }
     })
     .await
+}
+
+/// Whether a shared ledger lets us in and can be relied on. It is looked at, and nothing is changed.
+async fn redis(config: RedisConfig) -> Probe {
+    let began = Instant::now();
+    let shown = config.settings.url.to_string();
+    let probe = match RedisPreview::open(config).await {
+        Ok(_) => Probe::ok(Name::Ledger, format!("{shown} lets us in")),
+        Err(error) => Probe::fail(Name::Ledger, error.to_string())
+            .hint("see docs/redis.md for what the server and its user have to allow"),
+    };
+    probe.took(began.elapsed())
 }

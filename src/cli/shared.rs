@@ -103,6 +103,8 @@ pub struct TransferArgs {
     pub retries: Option<String>,
     #[arg(long)]
     pub ledger: Option<String>,
+    #[arg(long)]
+    pub ledger_password_file: Option<String>,
 }
 
 /// What only the commands that archive have.
@@ -174,6 +176,7 @@ impl SharedArgs {
         layer.set("pool.limit-rate", self.transfer.limit_rate);
         layer.set("retry.max-attempts", self.transfer.retries);
         layer.set("ledger.url", self.transfer.ledger);
+        layer.set("ledger.password-file", self.transfer.ledger_password_file);
         layer.set("output.summary", self.output.summary);
         layer.set("output.summary-file", self.output.summary_file);
         layer.set("output.summary-rows", self.output.summary_rows);

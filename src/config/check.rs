@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use super::settings::SummaryRows;
-use crate::domain::{ByteRate, HumanDuration, MarkerPattern, glob};
+use crate::domain::{ByteRate, HumanDuration, MarkerPattern, RedisUrl, glob};
 
 /// No timer of the program needs more, and sums of such durations cannot overflow a clock.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
@@ -85,15 +85,40 @@ pub fn marker(text: &str) -> Result<Option<String>, String> {
 
 /// A path, or a URL of a kind of ledger that this version has.
 pub fn ledger(text: &str) -> Result<(), String> {
-    match text.split_once("://") {
-        // The rest of such a URL may hold a password.
-        Some((scheme @ ("redis" | "rediss"), _)) => Err(format!(
-            "a ledger at {scheme}://… is not supported by this version; write the path of a file on a local disk"
-        )),
-        Some(_) => Err("it is a URL of a kind that is not supported; write the path of a file on a local disk".into()),
-        None if text.is_empty() => Err("an empty path names no file".into()),
-        None => Ok(()),
+    if RedisUrl::is_meant(text) {
+        return RedisUrl::parse(text).map(drop);
     }
+    // What follows such a scheme may hold a password.
+    if text.contains("://") {
+        return Err(
+            "it is a URL of a kind that is not supported; write the path of a file on a local disk, or redis://…"
+                .into(),
+        );
+    }
+    if text.is_empty() { Err("an empty path names no file".into()) } else { Ok(()) }
+}
+
+/// What the keys of a shared ledger begin with.
+pub fn ledger_prefix(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':' | '/');
+    if text.is_empty() || text.len() > 64 || !text.chars().all(allowed) {
+        return Err("a prefix is 1 to 64 letters, digits or characters of `-_.:/`".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// How long a claim lasts: long enough for a short pause of a machine.
+pub fn lease(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        lease if lease < Duration::from_secs(1) => Err("a lease lasts 1s at least".into()),
+        lease if lease > Duration::from_secs(24 * 60 * 60) => Err("a lease lasts a day at most".into()),
+        lease => Ok(lease),
+    }
+}
+
+/// A number of replicas that may be none.
+pub fn replicas(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| format!("`{text}` is no number of replicas; write 0 or more, as in 1"))
 }
 
 /// The only word of a choice whose other words come with later versions.
@@ -166,8 +191,11 @@ mod tests {
 
     #[test]
     fn a_ledger_elsewhere_is_refused_without_its_password() {
-        let message = ledger("redis://:hunter2@cache:6379").unwrap_err();
-        assert!(message.contains("not supported by this version") && !message.contains("hunter2"), "{message}");
+        assert_eq!(ledger("redis://:hunter2@cache:6379"), Ok(()));
+        let message = ledger("redis://:hunter2@cache:port").unwrap_err();
+        assert!(message.contains("port") && !message.contains("hunter2"), "{message}");
+        assert!(ledger_prefix("a{b}").is_err() && ledger_prefix("team-1/archiver").is_ok());
+        assert!(lease("500ms").is_err() && lease("2days").is_err() && lease("1s").is_ok());
         assert!(!ledger("mysql://root:hunter2@db").unwrap_err().contains("hunter2"));
         assert_eq!(ledger("/var/lib/archiver/ledger.db"), Ok(()));
     }

@@ -13,6 +13,7 @@ use super::keys::KEYS;
 use super::layer::{Entry, Layer, Origin, Value, Values};
 use super::mistake::Mistake;
 use super::source_spec;
+use crate::domain::RedisUrl;
 
 /// What surrounds the process, as data, so that tests have their own.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +46,9 @@ impl Environment {
     /// The variables that hold secrets: no other process is to inherit them.
     pub fn secrets(&self) -> impl Iterator<Item = String> {
         let secret = |name: &&String| match target(name) {
+            Some(Target::Key(key)) if key.name == "ledger.url" => self.variables[*name]
+                .to_str()
+                .is_some_and(|text| RedisUrl::is_meant(text) && RedisUrl::without_password(text) != text),
             Some(Target::Key(key) | Target::OfSource(_, key)) => key.kind == Kind::Secret,
             Some(Target::Sources) | None => false,
         };

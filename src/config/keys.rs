@@ -161,12 +161,34 @@ pub static KEYS: &[Key] = &[
     Key::new("pool.keepalive", "DURATION", "Interval of SSH keepalives; three without an answer end a connection")
         .default("15s")
         .check(|text| check::interval(text).map(drop)),
-    Key::new("ledger.url", "FILE", "Where the ledger is: a file on a local disk (SQLite)")
+    Key::new("ledger.url", "URL", "Where the ledger is: a file on a local disk (SQLite), or redis://[user@]host[:port][/database], rediss://… (TLS) or redis+sentinel://host,host/master for one that several hosts share")
         .flag("--ledger")
         .short("ARCHIVER_LEDGER")
         .depends("$XDG_STATE_HOME/archiver/ledger.db, else ~/.local/state/archiver/ledger.db")
         .example(r#""/var/lib/archiver/ledger.db""#)
         .check(check::ledger),
+    Key::new("ledger.password", "SECRET", "Password of a Redis ledger; from the environment only, as a file or a command line would show it")
+        .kind(Kind::Secret)
+        .short("ARCHIVER_LEDGER_PASSWORD"),
+    Key::new("ledger.password-file", "FILE", "File whose first line is the password of a Redis ledger, read at each connection; ARCHIVER_LEDGER_PASSWORD holds the password itself")
+        .flag("--ledger-password-file")
+        .short("ARCHIVER_LEDGER_PASSWORD_FILE")
+        .example(r#""/run/secrets/redis-password""#)
+        .check(check::path),
+    Key::new("ledger.ca-file", "FILE", "Certificates (PEM) that a Redis server's is checked against, over TLS")
+        .unset("those that the system trusts")
+        .example(r#""/run/secrets/redis-ca.pem""#)
+        .check(check::path),
+    Key::new("ledger.prefix", "NAME", "What the keys of a Redis ledger begin with; one ledger for each volume that is shared")
+        .default("archiver")
+        .check(|text| check::ledger_prefix(text).map(drop)),
+    Key::new("ledger.replicas", "N", "Replicas that must have a change of a Redis ledger before it counts")
+        .kind(Kind::Integer)
+        .default("0")
+        .check(|text| check::replicas(text).map(drop)),
+    Key::new("ledger.lease", "DURATION", "How long a claim outlives its process, or a process that is stopped or cut off, before another one takes the file over; on one host a dead process is noticed at once")
+        .default("1m")
+        .check(|text| check::lease(text).map(drop)),
     Key::new("ledger.retention", "DURATION", "Records older than this are forgotten once their local file is gone")
         .default("90days")
         .check(|text| check::duration(text).map(drop)),

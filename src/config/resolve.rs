@@ -5,12 +5,12 @@ use std::path::{Component, Path, PathBuf};
 use super::CommandKind;
 use super::check;
 use super::key::{Key, Scope};
-use super::layer::{CommandLayer, Origin, Values};
+use super::layer::{CommandLayer, Entry, Origin, Rank, Values};
 use super::merge::Merged;
 use super::mistake::Mistake;
 use super::resolver::{Resolver, exposed};
 use super::settings::*;
-use crate::domain::{After, AfterFailure, Backoff, DestinationUrl, display};
+use crate::domain::{After, AfterFailure, Backoff, DestinationUrl, RedisUrl, display};
 
 /// `None` where there are mistakes; each of them is in `mistakes` then.
 pub(super) fn resolve(
@@ -221,7 +221,7 @@ impl Resolver<'_> {
     }
 
     fn destination_settings(&mut self, values: &Values) -> Option<DestinationSettings> {
-        let (password, password_file) = self.password(values);
+        let (password, password_file) = self.secret(values, "destination.password", "destination.password-file");
         let url = self.value(values, "destination.url", str::parse::<DestinationUrl>);
         let host_key = self.value(values, "destination.host-key", str::parse);
         let layout = self.value(values, "destination.layout", str::parse);
@@ -257,21 +257,21 @@ impl Resolver<'_> {
     }
 
     /// Two ways to give one thing: the stronger one holds, and equally strong ones are a mistake.
-    fn password(&mut self, values: &Values) -> (Option<Secret>, Option<PathBuf>) {
-        let secret = values.get("destination.password");
-        let file = values.get("destination.password-file");
+    fn secret(&mut self, values: &Values, itself: &str, in_file: &str) -> (Option<Secret>, Option<PathBuf>) {
+        let secret = values.get(itself);
+        let file = values.get(in_file);
         if let (Some(secret), Some(file)) = (secret, file) {
             match secret.origin.rank().cmp(&file.origin.rank()) {
                 std::cmp::Ordering::Less => return (exposed(secret), None),
                 std::cmp::Ordering::Greater => {}
                 std::cmp::Ordering::Equal => {
                     let message = format!("{} gives a password too; keep one of them", secret.origin);
-                    self.mistakes.push(Mistake::of("destination.password-file", &file.origin, message));
+                    self.mistakes.push(Mistake::of(in_file, &file.origin, message));
                 }
             }
-            return (None, self.path(values, "destination.password-file"));
+            return (None, self.path(values, in_file));
         }
-        (secret.and_then(exposed), self.path(values, "destination.password-file"))
+        (secret.and_then(exposed), self.path(values, in_file))
     }
 
     fn retry(&mut self, values: &Values) -> Option<RetrySettings> {
@@ -311,17 +311,39 @@ impl Resolver<'_> {
 
     fn ledger(&mut self, values: &Values, kind: CommandKind) -> Option<LedgerSettings> {
         let retention = self.value(values, "ledger.retention", check::duration);
-        let path = if values.contains_key("ledger.url") {
-            self.path(values, "ledger.url")
-        } else if kind == CommandKind::Show {
-            Some(PathBuf::new())
-        } else {
-            self.missing(
-                "no place for the ledger, as neither HOME nor XDG_STATE_HOME is set: give --ledger FILE, or set ARCHIVER_LEDGER",
-            );
-            None
+        let lease = self.value(values, "ledger.lease", check::lease);
+        let shared = values.get("ledger.url").and_then(|entry| Some((entry, entry.value.texts().first()?)));
+        let location = match shared {
+            Some((entry, text)) if RedisUrl::is_meant(text) => {
+                self.redis(values, entry, text).map(LedgerLocation::Redis)
+            }
+            Some(_) => self.path(values, "ledger.url").map(LedgerLocation::File),
+            None if kind == CommandKind::Show => Some(LedgerLocation::File(PathBuf::new())),
+            None => {
+                self.missing(
+                    "no place for the ledger, as neither HOME nor XDG_STATE_HOME is set: give --ledger FILE, or set ARCHIVER_LEDGER",
+                );
+                None
+            }
         };
-        Some(LedgerSettings { location: LedgerLocation::File(path?), retention: retention? })
+        Some(LedgerSettings { location: location?, lease: lease?, retention: retention? })
+    }
+
+    fn redis(&mut self, values: &Values, entry: &Entry, text: &str) -> Option<RedisSettings> {
+        // What cannot be read was reported when it was checked.
+        let (url, inline) = RedisUrl::parse(text).ok()?;
+        if inline.is_some() && entry.origin.rank() != Rank::Environment {
+            let message = "it contains a password, which would show in process lists, or to whoever reads the file; \
+                           leave it out, and use ledger.password-file or ARCHIVER_LEDGER_PASSWORD, or give the whole URL as ARCHIVER_LEDGER";
+            self.mistakes.push(Mistake::of("ledger.url", &entry.origin, message));
+        }
+        let (password, password_file) = self.secret(values, "ledger.password", "ledger.password-file");
+        // What was said for itself goes before what came with the URL.
+        let password = password.or_else(|| inline.filter(|_| password_file.is_none()).map(Secret::new));
+        let prefix = self.value(values, "ledger.prefix", check::ledger_prefix);
+        let replicas = self.value(values, "ledger.replicas", check::replicas);
+        let ca_file = self.path(values, "ledger.ca-file");
+        Some(RedisSettings { url, password, password_file, ca_file, prefix: prefix?, replicas: replicas? })
     }
 
     fn log(&mut self, values: &Values) -> Option<LogSettings> {

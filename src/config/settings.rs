@@ -152,6 +152,8 @@ pub struct PoolSettings {
 #[derive(Debug, Clone)]
 pub struct LedgerSettings {
     pub location: LedgerLocation,
+    /// How long a claim lasts without renewal.
+    pub lease: Duration,
     /// Records older than this go once their local file is gone.
     pub retention: Duration,
 }
@@ -160,6 +162,22 @@ pub struct LedgerSettings {
 pub enum LedgerLocation {
     /// An SQLite database.
     File(PathBuf),
+    /// A server that several hosts share.
+    Redis(RedisSettings),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RedisSettings {
+    pub url: RedisUrl,
+    pub password: Option<Secret>,
+    /// Read at each connection, for passwords change.
+    pub password_file: Option<PathBuf>,
+    /// Certificates in PEM that the server's is checked against, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// What all keys begin with.
+    pub prefix: String,
+    /// Replicas that must have a change before it counts.
+    pub replicas: u16,
 }
 
 #[derive(Debug, Clone)]

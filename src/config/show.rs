@@ -9,7 +9,7 @@ use super::Resolved;
 use super::key::{Default, Key, Kind, Scope, Within};
 use super::keys::KEYS;
 use super::layer::{Entry, Origin, Value, Values};
-use crate::domain::display;
+use crate::domain::{RedisUrl, display};
 
 /// How settings are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -41,6 +41,7 @@ pub(super) fn literal(key: &Key, value: &Value) -> String {
     };
     match value {
         Value::Secret(_) => "(set)".into(),
+        Value::One(text) if RedisUrl::is_meant(text) => string(&RedisUrl::without_password(text)),
         Value::One(text) => match text.parse::<u64>() {
             // Without the zeros and the plus sign that TOML would not have in front.
             Ok(number) if key.kind != Kind::Text => number.to_string(),
@@ -114,6 +115,7 @@ fn as_json(merged: &Merged) -> Json {
             None => Json::Null,
             Some(Value::Secret(_)) => json!("(set)"),
             Some(Value::Many(texts)) => json!(texts),
+            Some(Value::One(text)) if RedisUrl::is_meant(text) => json!(RedisUrl::without_password(text)),
             Some(Value::One(text)) if key.kind != Kind::Text => {
                 text.parse::<u64>().map_or_else(|_| json!(text), |number| json!(number))
             }

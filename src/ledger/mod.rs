@@ -26,8 +26,11 @@ use crate::domain::{FileKey, KeyId, OwnerId, RemotePath, Repeat, Row, Sha256Dige
 
 #[cfg(test)]
 pub mod contract;
+pub mod redis;
+mod rows;
 pub mod sqlite;
 
+pub use redis::{RedisConfig, RedisLedger, RedisPreview};
 pub use sqlite::{SqliteConfig, SqliteLedger};
 
 /// Says the time of day. An argument, so that tests can let leases run out.
@@ -181,6 +184,11 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
 
     /// How long a lease lasts without renewal.
     fn lease(&self) -> Duration;
+
+    /// How long after a renewal the owner may be sure of its claims without asking ([`Ledger::confirm`]).
+    fn certainty(&self) -> Duration {
+        self.lease() * 2 / 3
+    }
 
     /// Fails with [`LedgerError::LeaseLost`] where the claim is no longer this owner's. Asked right before a commit: on
     /// success at least half a lease is left.

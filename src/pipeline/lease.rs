@@ -1,7 +1,7 @@
 //! Keeping our leases alive, and knowing without a question to the ledger that they are.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -37,10 +37,6 @@ impl LeaseKeeper {
     /// it, so the ledger is asked only after a pause of this process or trouble with the ledger.
     pub async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError> {
         let age = self.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
-        if age < self.certain() { Ok(()) } else { self.ledger.confirm(claim).await }
-    }
-
-    fn certain(&self) -> Duration {
-        self.ledger.lease() * 2 / 3
+        if age < self.ledger.certainty() { Ok(()) } else { self.ledger.confirm(claim).await }
     }
 }

@@ -420,12 +420,22 @@ impl<'a> Transfer<'a> {
 
     /// Step 4, right before the commit: the version still stands, and the file is still ours.
     async fn confirm(&self) -> Result<(), Halt> {
-        let version = self.version.clone();
-        self.local(move || version.still_named()).await?;
-        reach(Point::Unchanged);
-        self.engine.lease.confirm(&self.job.claim).await?;
-        reach(Point::LeaseConfirmed);
-        Ok(())
+        loop {
+            let version = self.version.clone();
+            self.local(move || version.still_named()).await?;
+            reach(Point::Unchanged);
+            match self.engine.lease.confirm(&self.job.claim).await {
+                // Much may have happened to the file until the ledger is back.
+                Err(LedgerError::Unavailable { .. }) => {
+                    self.engine.hold(|| self.engine.lease.confirm(&self.job.claim)).await?;
+                }
+                confirmed => {
+                    confirmed?;
+                    reach(Point::LeaseConfirmed);
+                    return Ok(());
+                }
+            }
+        }
     }
 
     /// Step 2: what earlier tokens, or our own earlier attempts, left under temporary names.
@@ -526,7 +536,7 @@ impl<'a> Transfer<'a> {
             Ending::Unfinished => Release::Unfinished { attempts, staged },
             Ending::Forget => Release::Forget { staged },
         };
-        let ours = match self.engine.ledger.release(&self.job.claim, release).await {
+        let ours = match self.engine.hold(|| self.engine.ledger.release(&self.job.claim, release.clone())).await {
             Ok(()) => true,
             // Its successor has the file, and judges it.
             Err(LedgerError::LeaseLost) => false,

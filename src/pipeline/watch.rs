@@ -40,8 +40,9 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
     };
     let mut options = WatchOptions::new(kind, settings.scan_interval);
     // The ledger's directory can be written to, where a container's other ones perhaps cannot.
-    let LedgerLocation::File(ledger) = &engine.settings.ledger.location;
-    if let Some(directory) = std::path::absolute(ledger).ok().and_then(|path| path.parent().map(Path::to_owned)) {
+    if let LedgerLocation::File(ledger) = &engine.settings.ledger.location
+        && let Some(directory) = std::path::absolute(ledger).ok().and_then(|path| path.parent().map(Path::to_owned))
+    {
         options.bells = directory;
     }
     let watch = Watch::start(watched(engine, intake.destination()), options, rand::random())

@@ -8,5 +8,6 @@ pub mod hostile;
 pub mod namespace;
 pub mod openssh;
 pub mod port;
+pub mod redis;
 pub mod relay;
 pub mod seccomp;

@@ -24,11 +24,11 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-pub(super) fn unusable(path: &Path, reason: impl Into<String>) -> LedgerError {
+pub(in crate::ledger) fn unusable(path: &Path, reason: impl Into<String>) -> LedgerError {
     LedgerError::Unusable { location: display::path(path).to_string(), reason: reason.into() }
 }
 
-pub(super) fn unavailable(path: &Path, reason: impl Into<String>) -> LedgerError {
+pub(in crate::ledger) fn unavailable(path: &Path, reason: impl Into<String>) -> LedgerError {
     LedgerError::Unavailable { location: display::path(path).to_string(), reason: reason.into() }
 }
 
@@ -43,7 +43,7 @@ pub(super) fn system(path: &Path, what: impl fmt::Display, error: &io::Error) ->
 }
 
 /// An error of SQLite. Result codes: <https://www.sqlite.org/rescode.html>.
-pub(super) fn sqlite(path: &Path, error: &rusqlite::Error) -> LedgerError {
+pub(in crate::ledger) fn sqlite(path: &Path, error: &rusqlite::Error) -> LedgerError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => {
             unavailable(path, "its filesystem is full; work goes on once there is space again")

@@ -1,7 +1,7 @@
 //! The embedded ledger: one SQLite database, shared by the processes of one host.
 //!
 //! - `writer`: the thread that owns the connections, and group commit
-//! - `entries`: claims and records, found by `entry_id`; `listing`: what a new run looks after; `rows`: this run's summary
+//! - `entries`: claims and records, found by `entry_id`; `listing`: what a new run looks after
 //! - `presence`: which owners live; `location` and `schema`: where the database may stand and what is in it
 
 use std::fs::{self, OpenOptions};
@@ -13,24 +13,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::rows::Rows;
 use super::*;
 use entry_id::EntryId;
 use error::{sqlite, system, unavailable};
 use listing::AgeCursor;
 use location::Presence;
 use presence::Owners;
-use rows::Rows;
 use schema::Durability;
 use writer::{Phase, Store, Transaction, Writer};
 
 mod entries;
 mod entry_id;
-mod error;
+pub(super) mod error;
 mod listing;
 mod location;
 mod presence;
-mod rows;
-mod schema;
+pub(super) mod schema;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -165,7 +164,7 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 }
 
 /// Only a name that is not there: a directory that cannot be read says nothing.
-fn is_gone(path: &Path) -> bool {
+pub(super) fn is_gone(path: &Path) -> bool {
     matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
@@ -186,7 +185,7 @@ fn store(config: &SqliteConfig, path: PathBuf, entries: rusqlite::Connection, ro
 }
 
 /// A new, empty file that only this user reads. SQLite gives its journals the same mode.
-fn create_private_file(path: &Path) -> Result<(), LedgerError> {
+pub(super) fn create_private_file(path: &Path) -> Result<(), LedgerError> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     made.map(drop).map_err(|error| system(path, "making it", &error))
 }

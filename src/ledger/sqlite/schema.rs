@@ -60,7 +60,7 @@ CREATE INDEX entry_recorded ON entry (recorded_at) WHERE recorded_at IS NOT NULL
 
 /// What the database is for, and so how it is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Durability {
+pub(in crate::ledger) enum Durability {
     /// Shared and durable: a write-ahead log, synchronised at each commit
     /// (<https://www.sqlite.org/pragma.html#pragma_synchronous>).
     Durable,
@@ -69,7 +69,7 @@ pub(super) enum Durability {
 }
 
 /// Opens a database file that stands, or makes the private one of a [`Durability::Scratch`] connection.
-pub(super) fn connect(path: &Path, durability: Durability) -> Result<Connection, LedgerError> {
+pub(in crate::ledger) fn connect(path: &Path, durability: Durability) -> Result<Connection, LedgerError> {
     let create = match durability {
         Durability::Durable => OpenFlags::empty(),
         Durability::Scratch => OpenFlags::SQLITE_OPEN_CREATE,
@@ -161,7 +161,7 @@ pub(super) fn is_outdated(path: &Path, connection: &Connection) -> Result<bool, 
 }
 
 /// Settings of a database that nobody else opens and nobody wants after a crash.
-pub(super) fn scratch(connection: &Connection) -> rusqlite::Result<()> {
+pub(in crate::ledger) fn scratch(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY; PRAGMA synchronous = OFF; PRAGMA cache_size = -512;",
     )

@@ -12,9 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::entries::Entries;
 use super::error::{Failure, sqlite, unusable};
 use super::presence::{Lock, Owners};
-use super::rows::Rows;
 use super::schema::Durability;
 use crate::domain::OwnerId;
+use crate::ledger::rows::Rows;
 use crate::ledger::{Clock, LedgerError};
 
 /// The most calls that share one commit.

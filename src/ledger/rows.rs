@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::error::sqlite;
-use super::schema::{self, Durability};
+use super::sqlite::create_private_file;
+use super::sqlite::error::sqlite;
+use super::sqlite::schema::{self, Durability};
+use super::{Cursor, LedgerError, RowFilter};
 use crate::domain::{KeyId, Row, Sha256Digest, Totals};
-use crate::ledger::{Cursor, LedgerError, RowFilter};
 
 /// `version` is the key's id, empty for a candidate that was never opened.
 const SCHEMA: &str = "
@@ -32,7 +33,17 @@ pub(super) struct Rows {
 impl Rows {
     /// Makes the database; `path` is new.
     pub(super) fn create(path: &Path) -> Result<Self, LedgerError> {
-        super::create_private_file(path)?;
+        create_private_file(path)?;
+        Self::prepare(path)
+    }
+
+    /// In a file without a name (<https://www.sqlite.org/inmemorydb.html#temp_db>), made once there is more than a cache
+    /// holds, in the directory that TMPDIR names: nothing is left of it however the process ends.
+    pub(super) fn unnamed() -> Result<Self, LedgerError> {
+        Self::prepare(Path::new(""))
+    }
+
+    fn prepare(path: &Path) -> Result<Self, LedgerError> {
         let connection = schema::connect(path, Durability::Scratch)?;
         schema::scratch(&connection)
             .and_then(|()| connection.execute_batch(SCHEMA))

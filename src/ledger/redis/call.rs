@@ -1,0 +1,384 @@
+//! Requests and replies: the contract's words as the arguments of scripts, and back.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use chrono::DateTime;
+use redis::{FromRedisValue, Value};
+
+use super::keys::{Keys, hex};
+use super::link::Request;
+use super::scripts::Script;
+use super::{LISTING_PAGE, RETENTION_PAGE};
+use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
+use crate::ledger::sqlite::is_gone;
+use crate::ledger::{Claim, ClaimReply, ClaimRequest, Cursor, Intention, LedgerError, Record, Release, Staged};
+
+/// Makes requests of one ledger and reads their replies.
+#[derive(Debug)]
+pub(super) struct Calls {
+    keys: Keys,
+}
+
+/// What a look at an entry shows.
+pub(super) struct Seen {
+    /// Who holds it.
+    pub(super) owner: Option<OwnerId>,
+    pub(super) record: Option<Record>,
+    /// The pinned path of an entry that stands.
+    pub(super) remote: Option<RemotePath>,
+}
+
+/// An entry of an index.
+pub(super) struct Listed {
+    pub(super) seq: Cursor,
+    pub(super) key: FileKey,
+    pub(super) local_path: PathBuf,
+    pub(super) remote: RemotePath,
+    pub(super) record: Option<Record>,
+}
+
+/// A record past the retention.
+pub(super) struct Expired {
+    id: String,
+    recorded_at: String,
+    local_path: PathBuf,
+    /// As the key has it.
+    path: Vec<u8>,
+}
+
+impl Expired {
+    /// Whether the local file is gone from a volume that is there: the ledger may be another host's, too.
+    pub(super) fn is_gone(&self) -> bool {
+        is_gone(&self.local_path) && root_of(&self.local_path, &self.path).exists()
+    }
+}
+
+/// The root of the source that a file is of; of one that has no name, the first directory of all.
+fn root_of<'a>(local_path: &'a Path, below: &[u8]) -> &'a Path {
+    let whole = local_path.as_os_str().as_bytes();
+    match whole.strip_suffix(below).and_then(|root| root.strip_suffix(b"/")) {
+        Some(root) if !root.is_empty() => Path::new(std::ffi::OsStr::from_bytes(root)),
+        _ => {
+            let depth = local_path.components().filter(|part| matches!(part, Component::Normal(_))).count();
+            local_path.ancestors().nth(depth.saturating_sub(1)).unwrap_or(local_path)
+        }
+    }
+}
+
+fn text(value: impl ToString) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+impl Calls {
+    pub(super) fn new(prefix: &str) -> Self {
+        Self { keys: Keys::new(prefix) }
+    }
+
+    pub(super) fn renew(&self) -> Request {
+        Request { script: Script::Renew, keys: vec![], arguments: vec![] }
+    }
+
+    pub(super) fn leave(&self) -> Request {
+        Request { script: Script::Leave, keys: vec![], arguments: vec![] }
+    }
+
+    pub(super) fn claim(&self, requests: &[ClaimRequest], numbers: &[u64]) -> Request {
+        let mut keys = Vec::with_capacity(2 * requests.len());
+        let mut arguments = Vec::with_capacity(9 * requests.len());
+        for (ClaimRequest { key, local_path, remote, repeat }, number) in requests.iter().zip(numbers) {
+            keys.extend([self.keys.entry(key), self.keys.staged(&key.destination)]);
+            let how = match repeat {
+                Repeat::Skip => "skip",
+                Repeat::Force => "force",
+            };
+            arguments.extend([
+                text(hex(key.id())),
+                text(&*key.destination),
+                text(&*key.source),
+                key.path.clone(),
+                version(&key.fingerprint),
+                local_path.as_os_str().as_bytes().to_vec(),
+                text(remote.as_str()),
+                text(how),
+                text(number),
+            ]);
+        }
+        Request { script: Script::Claim, keys, arguments }
+    }
+
+    /// The replies to a claim of these keys.
+    pub(super) fn claimed(
+        &self,
+        location: &str,
+        keys: Vec<FileKey>,
+        reply: Value,
+    ) -> Result<Vec<ClaimReply>, LedgerError> {
+        let replies: Vec<Vec<Vec<u8>>> = read(location, reply)?;
+        if replies.len() != keys.len() {
+            return Err(strange(location));
+        }
+        let replies = keys.into_iter().zip(replies).map(|(key, reply)| {
+            let fields: Vec<_> = reply.iter().map(Vec::as_slice).collect();
+            Some(match fields[..] {
+                [b"held", owner] => ClaimReply::Held { owner: owner_of(owner)? },
+                [b"recorded", remote, sha256, at] => ClaimReply::Recorded(record_of(remote, sha256, at)?),
+                [b"claimed", token, remote, attempts, staged] => ClaimReply::Claimed(Claim {
+                    key,
+                    token: Token(number(token)?),
+                    remote: remote_of(remote)?,
+                    predecessors: tokens(staged)?,
+                    attempts: number(attempts)?,
+                }),
+                _ => return None,
+            })
+        });
+        replies.collect::<Option<_>>().ok_or_else(|| strange(location))
+    }
+
+    pub(super) fn look(&self, keys: &[FileKey]) -> Request {
+        let keys = keys.iter().map(|key| self.keys.entry(key)).collect();
+        Request { script: Script::Look, keys, arguments: vec![] }
+    }
+
+    pub(super) fn looked(&self, location: &str, reply: Value) -> Result<Vec<Seen>, LedgerError> {
+        let replies: Vec<[Vec<u8>; 5]> = read(location, reply)?;
+        let seen = replies.into_iter().map(|[owner, stands, sha256, at, remote]| {
+            Some(Seen {
+                owner: if owner.is_empty() { None } else { Some(owner_of(&owner)?) },
+                record: if at.is_empty() { None } else { Some(record_of(&stands, &sha256, &at)?) },
+                remote: if remote.is_empty() { None } else { Some(remote_of(&remote)?) },
+            })
+        });
+        seen.collect::<Option<_>>().ok_or_else(|| strange(location))
+    }
+
+    pub(super) fn confirm(&self, claim: &Claim) -> Request {
+        Request { script: Script::Confirm, keys: vec![self.keys.entry(&claim.key)], arguments: vec![text(claim.token)] }
+    }
+
+    pub(super) fn record(&self, claim: &Claim, number: u64, record: &Record, intention: Intention) -> Request {
+        let destination = &claim.key.destination;
+        Request {
+            script: Script::Record,
+            keys: vec![
+                self.keys.entry(&claim.key),
+                self.keys.staged(destination),
+                self.keys.disposing(destination),
+                self.keys.recorded(),
+            ],
+            arguments: vec![
+                text(hex(claim.key.id())),
+                text(claim.token),
+                text(number),
+                text(record.remote.as_str()),
+                text(record.sha256),
+                text(record.recorded_at.timestamp_micros()),
+                intended(intention),
+            ],
+        }
+    }
+
+    pub(super) fn release(&self, claim: &Claim, number: u64, release: &Release) -> Request {
+        let destination = &claim.key.destination;
+        let (how, staged, attempts, reason, intention) = match release {
+            Release::Failed { reason, attempts, staged, intention } => {
+                ("failed", *staged, *attempts, reason.as_str(), *intention)
+            }
+            Release::Unfinished { attempts, staged } => ("unfinished", *staged, *attempts, "", Intention::LeaveAlone),
+            Release::Forget { staged } => ("forget", *staged, 0, "", Intention::LeaveAlone),
+        };
+        let staged = match staged {
+            Staged::Maybe => "keep",
+            Staged::Nothing => "drop",
+        };
+        Request {
+            script: Script::Release,
+            keys: vec![self.keys.entry(&claim.key), self.keys.staged(destination), self.keys.disposing(destination)],
+            arguments: vec![
+                text(hex(claim.key.id())),
+                text(claim.token),
+                text(number),
+                text(how),
+                text(staged),
+                text(attempts),
+                text(reason),
+                intended(intention),
+            ],
+        }
+    }
+
+    pub(super) fn disposing(&self, key: &FileKey) -> Request {
+        self.of_disposal(Script::Disposing, key)
+    }
+
+    pub(super) fn disposed(&self, key: &FileKey) -> Request {
+        self.of_disposal(Script::Disposed, key)
+    }
+
+    fn of_disposal(&self, script: Script, key: &FileKey) -> Request {
+        let keys = vec![self.keys.entry(key), self.keys.disposing(&key.destination)];
+        Request { script, keys, arguments: vec![text(hex(key.id()))] }
+    }
+
+    pub(super) fn staged(&self, destination: &str, after: Cursor) -> Request {
+        self.page(self.keys.staged(destination), after, "staged")
+    }
+
+    pub(super) fn undisposed(&self, destination: &str, after: Cursor) -> Request {
+        self.page(self.keys.disposing(destination), after, "disposer")
+    }
+
+    fn page(&self, index: String, after: Cursor, field: &str) -> Request {
+        let arguments = vec![text(self.keys.entries()), text(after.0), text(LISTING_PAGE), text(field)];
+        Request { script: Script::Page, keys: vec![index], arguments }
+    }
+
+    /// The position of the last entry that was looked at, how many there were, and those that nobody holds.
+    pub(super) fn listed(&self, location: &str, reply: Value) -> Result<(Cursor, usize, Vec<Listed>), LedgerError> {
+        let (last, looked_at, found): (i64, usize, Vec<[Vec<u8>; 10]>) = read(location, reply)?;
+        let found = found.into_iter().map(listed).collect::<Option<_>>().ok_or_else(|| strange(location))?;
+        Ok((Cursor(last), looked_at, found))
+    }
+
+    /// From the age `from` on, or from where the last run stopped, without the first `passed`.
+    pub(super) fn expired(&self, retention: Duration, from: Option<&str>, passed: usize) -> Request {
+        let arguments = vec![
+            text(self.keys.entries()),
+            text(retention.as_micros()),
+            text(from.unwrap_or_default()),
+            text(passed),
+            text(RETENTION_PAGE),
+        ];
+        Request { script: Script::Expired, keys: vec![self.keys.recorded()], arguments }
+    }
+
+    /// Where it began, the age of the last record that was looked at, how many there were, and those that may go.
+    pub(super) fn found_expired(
+        &self,
+        location: &str,
+        reply: Value,
+    ) -> Result<(String, String, usize, Vec<Expired>), LedgerError> {
+        let (from, last, looked_at, found): (String, String, usize, Vec<(String, String, Vec<u8>, Vec<u8>)>) =
+            read(location, reply)?;
+        let found = found.into_iter().map(|(id, recorded_at, local_path, path)| Expired {
+            id,
+            recorded_at,
+            local_path: OsString::from_vec(local_path).into(),
+            path,
+        });
+        Ok((from, last, looked_at, found.collect()))
+    }
+
+    pub(super) fn forget(&self, gone: &[Expired], next: &str) -> Request {
+        let entries = gone.iter().map(|expired| self.keys.entry_of(&expired.id));
+        let keys = [self.keys.recorded()].into_iter().chain(entries).collect();
+        let each = gone.iter().flat_map(|expired| [text(&expired.id), text(&expired.recorded_at)]);
+        Request { script: Script::Forget, keys, arguments: [text(next)].into_iter().chain(each).collect() }
+    }
+
+    pub(super) fn count(&self, location: &str, reply: Value) -> Result<usize, LedgerError> {
+        read(location, reply)
+    }
+
+    /// Of a call that the server did, or did not because the claim had ended.
+    pub(super) fn done(&self, location: &str, reply: Value) -> Result<(), LedgerError> {
+        match reply {
+            Value::Int(1) => Ok(()),
+            Value::Int(0) => Err(LedgerError::LeaseLost),
+            _ => Err(strange(location)),
+        }
+    }
+}
+
+fn read<T: FromRedisValue>(location: &str, reply: Value) -> Result<T, LedgerError> {
+    redis::from_redis_value(reply).map_err(|_| strange(location))
+}
+
+/// Something between us and the server may have mixed replies up: nothing is guessed.
+fn strange(location: &str) -> LedgerError {
+    LedgerError::Unavailable { location: location.to_owned(), reason: "its reply cannot be read".into() }
+}
+
+fn version(fingerprint: &Fingerprint) -> Vec<u8> {
+    text(format_args!("{} {} {}", fingerprint.inode, fingerprint.size, fingerprint.mtime_ns))
+}
+
+fn intended(intention: Intention) -> Vec<u8> {
+    match intention {
+        Intention::Dispose => text("dispose"),
+        Intention::LeaveAlone => text("leave"),
+    }
+}
+
+fn listed(fields: [Vec<u8>; 10]) -> Option<Listed> {
+    let [seq, destination, source, path, version, local_path, remote, stands, sha256, at] = fields;
+    let mut numbers = std::str::from_utf8(&version).ok()?.split(' ');
+    let fingerprint = Fingerprint {
+        inode: numbers.next()?.parse().ok()?,
+        size: numbers.next()?.parse().ok()?,
+        mtime_ns: numbers.next()?.parse().ok()?,
+    };
+    let destination = String::from_utf8(destination).ok()?.into();
+    Some(Listed {
+        seq: Cursor(number(&seq)?),
+        key: FileKey { destination, source: String::from_utf8(source).ok()?.into(), path, fingerprint },
+        local_path: OsString::from_vec(local_path).into(),
+        remote: remote_of(&remote)?,
+        record: if at.is_empty() { None } else { Some(record_of(&stands, &sha256, &at)?) },
+    })
+}
+
+fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+fn owner_of(text: &[u8]) -> Option<OwnerId> {
+    u128::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok().map(OwnerId)
+}
+
+fn remote_of(text: &[u8]) -> Option<RemotePath> {
+    std::str::from_utf8(text).ok().map(RemotePath::new)
+}
+
+fn record_of(remote: &[u8], sha256: &[u8], at: &[u8]) -> Option<Record> {
+    let mut digest = [0; 32];
+    if sha256.len() != 64 {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(sha256.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(Record {
+        remote: remote_of(remote)?,
+        sha256: Sha256Digest(digest),
+        recorded_at: DateTime::from_timestamp_micros(number(at)?)?,
+    })
+}
+
+fn tokens(list: &[u8]) -> Option<Vec<Token>> {
+    if list.is_empty() {
+        return Some(vec![]);
+    }
+    list.split(|byte| *byte == b',').map(|token| number(token).map(Token)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_of_a_source_is_what_is_before_its_path() {
+        for (local_path, below, root) in [
+            ("/srv/reports/a/b.csv", "a/b.csv", "/srv/reports"),
+            // Without a name, the path is the absolute one.
+            ("/srv/reports/a/b.csv", "/srv/reports/a/b.csv", "/srv"),
+            ("/b.csv", "/b.csv", "/b.csv"),
+            ("/srv/x", "y", "/srv"),
+        ] {
+            assert_eq!(root_of(Path::new(local_path), below.as_bytes()), Path::new(root), "{local_path} {below}");
+        }
+    }
+}

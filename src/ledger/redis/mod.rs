@@ -1,0 +1,338 @@
+//! The shared ledger: one Redis server, for replicas on several hosts.
+//!
+//! - `link`: the task that owns the connection and sends what many callers ask for at once; `connect`: the right server
+//! - `scripts`: what runs on the server, each rule of the contract as one Lua script; `keys`: where it keeps it
+//! - `call`: requests and replies, between the contract's words and Redis's; `preview`: for a dry run
+//!
+//! `docs/redis.md` describes the keys to who operates it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+
+use super::rows::Rows;
+use super::sqlite::error::sqlite as rows_error;
+use super::*;
+use crate::config::settings::RedisSettings;
+use call::Calls;
+use connect::{Connector, Identity, Purpose};
+use link::Link;
+
+mod call;
+mod connect;
+mod error;
+mod keys;
+mod link;
+mod preview;
+mod scripts;
+#[cfg(test)]
+mod tests;
+
+pub use preview::RedisPreview;
+
+/// How long a start waits for a server that is not there yet.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Requests of one script call: the server does nothing else meanwhile, a millisecond or so.
+const CHUNK: usize = 64;
+/// Records that are looked at together for retention, and how often at most in one call.
+const RETENTION_PAGE: usize = 500;
+const RETENTION_PAGES: usize = 100;
+/// Entries of an index that one script call looks at.
+const LISTING_PAGE: usize = 500;
+
+/// Where the ledger is and who asks.
+#[derive(Debug, Clone)]
+pub struct RedisConfig {
+    pub settings: RedisSettings,
+    /// Records older than this go once their local file is gone.
+    pub retention: Duration,
+    pub lease: Duration,
+    pub owner: OwnerId,
+}
+
+/// A [`Ledger`] on a Redis server. Dropping it closes its connection; without [`Ledger::finish`] its claims are free to
+/// be taken over once its lease has run out, by the server's clock.
+#[derive(Debug)]
+pub struct RedisLedger {
+    link: Link,
+    calls: Calls,
+    owner: OwnerId,
+    lease: Duration,
+    retention: Duration,
+    rows: Arc<Mutex<DebugRows>>,
+    /// Calls that may have taken effect although they failed, by their key: repeated, they have the same number.
+    unclear: Mutex<HashMap<KeyId, u64>>,
+    last_call: AtomicU64,
+    finished: AtomicBool,
+}
+
+impl RedisLedger {
+    /// Connects, and makes the ledger where there is none. Waits half a minute for a server that is not there.
+    ///
+    /// # Errors
+    /// [`LedgerError::Unusable`] for a login that is refused, keys of another program or version, and a server that drops
+    /// keys when it is full. [`LedgerError::Unavailable`] for one that is out of reach or takes no changes.
+    pub async fn open(config: RedisConfig) -> Result<Self, LedgerError> {
+        let calls = Calls::new(&config.settings.prefix);
+        let rows = Rows::unnamed()?;
+        let identity = Identity { owner: config.owner, lease: config.lease };
+        let link = Link::open(Connector::new(config.settings, identity, Purpose::Join), PATIENCE).await?;
+        Ok(Self {
+            link,
+            calls,
+            owner: config.owner,
+            lease: config.lease,
+            retention: config.retention,
+            rows: Arc::new(Mutex::new(DebugRows(rows))),
+            unclear: Mutex::default(),
+            last_call: AtomicU64::new(0),
+            finished: AtomicBool::new(false),
+        })
+    }
+
+    fn running(&self) -> Result<&Link, LedgerError> {
+        match self.finished.load(Ordering::Acquire) {
+            false => Ok(&self.link),
+            true => Err(LedgerError::Unusable {
+                location: self.link.location().to_owned(),
+                reason: "this run has ended it".into(),
+            }),
+        }
+    }
+
+    /// The number of a call that changes the entry of a key: the last one's, where it is not clear what became of that.
+    fn number(&self, id: KeyId) -> u64 {
+        let unclear = self.unclear.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        unclear.unwrap_or_else(|| self.last_call.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn is_unclear(&self, id: KeyId, number: u64) {
+        self.unclear.lock().unwrap_or_else(PoisonError::into_inner).insert(id, number);
+    }
+
+    /// A call for a claim, fenced by its token.
+    async fn fenced(&self, claim: &Claim, request: impl FnOnce(u64) -> link::Request) -> Result<(), LedgerError> {
+        let link = self.running()?;
+        let id = claim.key.id();
+        let number = self.number(id);
+        let outcome = link.call(request(number)).await.and_then(|reply| self.calls.done(link.location(), reply));
+        if let Err(LedgerError::Unavailable { .. }) = &outcome {
+            self.is_unclear(id, number);
+        }
+        outcome
+    }
+
+    /// The replies, each with the number of its claim.
+    async fn claim_some(&self, requests: Vec<ClaimRequest>) -> Result<Vec<(ClaimReply, u64)>, LedgerError> {
+        let link = self.running()?;
+        let numbers: Vec<_> = requests.iter().map(|request| self.number(request.key.id())).collect();
+        let request = self.calls.claim(&requests, &numbers);
+        let keys: Vec<_> = requests.into_iter().map(|request| request.key).collect();
+        let outcome =
+            link.call(request).await.and_then(|reply| self.calls.claimed(link.location(), keys.clone(), reply));
+        if let Err(LedgerError::Unavailable { .. }) = &outcome {
+            keys.iter().zip(&numbers).for_each(|(key, number)| self.is_unclear(key.id(), *number));
+        }
+        Ok(outcome?.into_iter().zip(numbers).collect())
+    }
+
+    /// Pages of an index, until there are `limit` entries or it ends.
+    async fn page<T>(
+        &self,
+        request: impl Fn(Cursor) -> link::Request,
+        read: impl Fn(call::Listed) -> Result<T, LedgerError>,
+        mut after: Cursor,
+        limit: usize,
+    ) -> Result<(Vec<T>, Cursor), LedgerError> {
+        let link = self.running()?;
+        let mut found = Vec::new();
+        loop {
+            let (last, looked_at, page) = self.calls.listed(link.location(), link.call(request(after)).await?)?;
+            for listed in page {
+                if found.len() == limit {
+                    return Ok((found, after));
+                }
+                after = listed.seq;
+                found.push(read(listed)?);
+            }
+            if looked_at < LISTING_PAGE {
+                return Ok((found, after));
+            }
+            after = last;
+            if found.len() == limit {
+                return Ok((found, after));
+            }
+        }
+    }
+
+    /// Runs `work` on the rows, on a thread that may block.
+    async fn with_rows<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Rows) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        self.running()?;
+        let rows = self.rows.clone();
+        let working = tokio::task::spawn_blocking(move || {
+            let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+            let worked = work(&rows.0).and_then(|value| rows.0.commit().map(|()| value));
+            worked.inspect_err(|_| rows.0.roll_back())
+        });
+        let worked = working.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        worked.map_err(|error| rows_error("the summary's temporary file".as_ref(), &error))
+    }
+}
+
+#[async_trait]
+impl Ledger for RedisLedger {
+    fn owner(&self) -> OwnerId {
+        self.owner
+    }
+
+    async fn claim(&self, requests: Vec<ClaimRequest>) -> Result<Vec<ClaimReply>, LedgerError> {
+        let mut chunks = Vec::new();
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            chunks.push(self.claim_some(requests.by_ref().take(CHUNK).collect()));
+        }
+        // They go in one pipeline.
+        let chunks = futures::future::join_all(chunks).await;
+        if let Some(error) = chunks.iter().find_map(|chunk| chunk.as_ref().err().cloned()) {
+            // Nobody hears of what was claimed: asked again, the server tells it again.
+            for (reply, number) in chunks.into_iter().flatten().flatten() {
+                if let ClaimReply::Claimed(claim) = reply {
+                    self.is_unclear(claim.key.id(), number);
+                }
+            }
+            return Err(error);
+        }
+        Ok(chunks.into_iter().flatten().flatten().map(|(reply, _)| reply).collect())
+    }
+
+    async fn recorded(&self, keys: Vec<FileKey>) -> Result<Vec<Option<Record>>, LedgerError> {
+        let link = self.running()?;
+        let chunks = keys.chunks(CHUNK).map(async |keys| {
+            let reply = link.call(self.calls.look(keys)).await?;
+            self.calls.looked(link.location(), reply)
+        });
+        Ok(try_join_all(chunks).await?.into_iter().flatten().map(|seen| seen.record).collect())
+    }
+
+    async fn renew(&self) -> Result<(), LedgerError> {
+        self.running()?.call(self.calls.renew()).await.map(drop)
+    }
+
+    fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// A server that failed over or was emptied may have given the file to somebody else within any lease, so it is
+    /// asked every time.
+    fn certainty(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError> {
+        let link = self.running()?;
+        let reply = link.call(self.calls.confirm(claim)).await?;
+        self.calls.done(link.location(), reply)
+    }
+
+    async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {
+        self.fenced(claim, |number| self.calls.record(claim, number, &record, intention)).await
+    }
+
+    async fn release(&self, claim: &Claim, release: Release) -> Result<(), LedgerError> {
+        self.fenced(claim, |number| self.calls.release(claim, number, &release)).await
+    }
+
+    async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError> {
+        self.running()?.call(self.calls.disposed(key)).await.map(drop)
+    }
+
+    async fn orphans(
+        &self,
+        destination: &str,
+        after: Cursor,
+        limit: usize,
+    ) -> Result<(Vec<Orphan>, Cursor), LedgerError> {
+        let request = |after| self.calls.staged(destination, after);
+        let read =
+            |listed: call::Listed| Ok(Orphan { key: listed.key, local_path: listed.local_path, remote: listed.remote });
+        self.page(request, read, after, limit).await
+    }
+
+    async fn undisposed(
+        &self,
+        destination: &str,
+        after: Cursor,
+        limit: usize,
+    ) -> Result<(Vec<Undisposed>, Cursor), LedgerError> {
+        let request = |after| self.calls.undisposed(destination, after);
+        let read = |listed: call::Listed| {
+            Ok(Undisposed { key: listed.key, local_path: listed.local_path, record: listed.record })
+        };
+        self.page(request, read, after, limit).await
+    }
+
+    async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError> {
+        let link = self.running()?;
+        let reply = link.call(self.calls.disposing(key)).await?;
+        self.calls.done(link.location(), reply)
+    }
+
+    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError> {
+        self.with_rows(move |store| rows.iter().try_for_each(|RowOf { version, row }| store.put(*version, row))).await
+    }
+
+    async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError> {
+        self.with_rows(move |store| store.page(filter, after, limit)).await
+    }
+
+    async fn totals(&self) -> Result<Totals, LedgerError> {
+        self.with_rows(|store| store.totals()).await
+    }
+
+    async fn tidy(&self) -> Result<(), LedgerError> {
+        let link = self.running()?;
+        let mut from = None;
+        // Those that stay are passed over by their number.
+        let mut passed = 0;
+        for _ in 0..RETENTION_PAGES {
+            let reply = link.call(self.calls.expired(self.retention, from.as_deref(), passed)).await?;
+            let (began, last, looked_at, page) = self.calls.found_expired(link.location(), reply)?;
+            from = Some(began);
+            let is_last = looked_at < RETENTION_PAGE;
+            // A filesystem may be slow to answer.
+            let looked = tokio::task::spawn_blocking(move || page.into_iter().filter(call::Expired::is_gone).collect());
+            let gone: Vec<_> = looked.await.unwrap_or_default();
+            // Past the last one, the next call starts with the oldest again.
+            let next = if is_last { "0" } else { last.as_str() };
+            let reply = link.call(self.calls.forget(&gone, next)).await?;
+            passed += looked_at.saturating_sub(self.calls.count(link.location(), reply)?);
+            if is_last {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(&self) -> Result<(), LedgerError> {
+        let tidied = self.tidy().await;
+        self.running()?.call(self.calls.leave()).await?;
+        self.finished.store(true, Ordering::Release);
+        tidied
+    }
+}
+
+/// Rows that can be shown.
+struct DebugRows(Rows);
+
+impl std::fmt::Debug for DebugRows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rows")
+    }
+}

@@ -1,0 +1,92 @@
+//! The Lua scripts, each one check followed by one change, run by the server as a whole. They are loaded at each
+//! connection and called by their SHA-1.
+
+use std::fmt::Write;
+use std::sync::LazyLock;
+
+use sha1::{Digest, Sha1};
+
+macro_rules! scripts {
+    ($($name:ident, $file:literal, $effect:ident;)*) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum Script { $($name,)* }
+
+        static LOADED: LazyLock<Vec<Loaded>> = LazyLock::new(|| {
+            vec![$(Loaded::new(include_str!(concat!("scripts/", $file, ".lua")), Effect::$effect),)*]
+        });
+    };
+}
+
+scripts! {
+    Join, "join", Joins;
+    Renew, "renew", Changes;
+    Leave, "leave", Changes;
+    Claim, "claim", Changes;
+    Confirm, "confirm", Changes;
+    Record, "record", Changes;
+    Release, "release", Changes;
+    Disposing, "disposing", Changes;
+    Disposed, "disposed", Changes;
+    Forget, "forget", Changes;
+    Look, "look", Reads;
+    Page, "page", Reads;
+    Expired, "expired", Reads;
+}
+
+/// What a script does to the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    Reads,
+    Changes,
+    /// Makes it where there is none.
+    Joins,
+}
+
+struct Loaded {
+    source: String,
+    sha1: String,
+    effect: Effect,
+}
+
+impl Loaded {
+    fn new(body: &str, effect: Effect) -> Self {
+        let guard = if effect == Effect::Changes { include_str!("scripts/guard.lua") } else { "" };
+        let source = [&prelude(), guard, body].concat();
+        let sha1 = Sha1::digest(&source).iter().fold(String::with_capacity(40), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
+        Self { source, sha1, effect }
+    }
+}
+
+fn prelude() -> String {
+    let prelude = include_str!("scripts/prelude.lua");
+    // Unit tests have a clock of their own, which stands still until they move it.
+    #[cfg(test)]
+    let prelude = {
+        let (real, still) =
+            ("redis.call('TIME')", "{0, redis.call('GET', (string.gsub(ledger, 'ledger$', 'clock'))) * 1000}");
+        assert!(prelude.contains(real));
+        prelude.replace(real, still)
+    };
+    prelude.to_owned()
+}
+
+impl Script {
+    pub(super) fn all_sources() -> impl Iterator<Item = &'static str> {
+        LOADED.iter().map(|script| script.source.as_str())
+    }
+
+    pub(super) fn sha1(self) -> &'static str {
+        &self.loaded().sha1
+    }
+
+    pub(super) fn effect(self) -> Effect {
+        self.loaded().effect
+    }
+
+    fn loaded(self) -> &'static Loaded {
+        &LOADED[self as usize]
+    }
+}

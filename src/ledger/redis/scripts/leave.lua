@@ -1,0 +1,2 @@
+redis.call('HDEL', owners, me)
+return 1

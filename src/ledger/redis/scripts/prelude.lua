@@ -1,0 +1,23 @@
+-- Before each script. KEYS[1], KEYS[2]: the ledger's hash and the owners' hash.
+-- ARGV[1] to ARGV[4]: the ledger's instance, the caller's owner id, the lease in milliseconds, who that is for people.
+local ledger, owners = KEYS[1], KEYS[2]
+local instance, me, lease, label = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+
+-- Numbers are doubles here: exact up to 2^53, but not written out by tostring.
+local function whole(number) return string.format('%.0f', number) end
+
+-- Milliseconds since the Unix epoch by the server's clock, the only one that counts.
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function lease_until(owner)
+  local found = redis.call('HGET', owners, owner)
+  return found and tonumber(string.match(found, '^%d+')) or 0
+end
+
+-- Ourselves, always; another, while its lease has not run out.
+local function alive(owner) return owner == me or lease_until(owner) > now() end
+
+local function renew() redis.call('HSET', owners, me, whole(now() + lease) .. ' ' .. label) end

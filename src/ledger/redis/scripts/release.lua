@@ -1,0 +1,33 @@
+-- KEYS[3] to KEYS[5]: the entry, the staged and the disposing entries of its destination.
+-- ARGV[5] to ARGV[12]: id, token, call, 'failed', 'unfinished' or 'forget', 'keep' or 'drop' what is staged, attempts,
+-- reason, 'dispose' or 'leave'.
+local entry, id, token, call, how, staged = KEYS[3], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local stands = redis.call('HMGET', entry, 'token', 'owner', 'call', 'seq', 'recorded')
+if stands[1] ~= token then return 0 end
+if stands[2] ~= me then
+  if stands[3] ~= call then return 0 end
+  -- The reply was lost, not the release.
+  redis.call('HSET', entry, 'call', call)
+  return 1
+end
+if how == 'forget' and staged == 'drop' and not stands[5] then
+  redis.call('DEL', entry)
+  redis.call('ZREM', KEYS[4], id)
+  redis.call('ZREM', KEYS[5], id)
+  return 1
+end
+-- What was recorded before a forced repetition is recorded still.
+local state = stands[5] and 'recorded' or (how == 'failed' and 'failed' or 'claimed')
+redis.call('HSET', entry, 'state', state, 'call', call)
+if state == 'failed' then redis.call('HSET', entry, 'reason', ARGV[11]) else redis.call('HDEL', entry, 'reason') end
+if how ~= 'forget' then redis.call('HSET', entry, 'attempts', ARGV[10]) end
+if ARGV[12] == 'dispose' then
+  redis.call('HSET', entry, 'disposer', me)
+  redis.call('ZADD', KEYS[5], stands[4], id)
+end
+if staged == 'drop' then
+  redis.call('HDEL', entry, 'staged')
+  redis.call('ZREM', KEYS[4], id)
+end
+redis.call('HDEL', entry, 'owner')
+return 1

@@ -1,0 +1,2 @@
+renew()
+return 1

@@ -1,0 +1,414 @@
+//! Several archivers of one tree share a Redis ledger: each file ends under exactly one name, whoever is killed,
+//! stopped, or restarted, the server included.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use archiver::failpoint::{Point, VARIABLE};
+use rustix::process::Signal;
+use sha2::{Digest, Sha256};
+
+use crate::support::env::{Entry, Finished, Running, TestEnv, files, noise, run, wait_until, write};
+use crate::support::port::Port;
+use crate::support::redis::Redis;
+use crate::watch::{Site, Summary, names, stop, watching};
+
+/// A directory of its own for every nanosecond, so that a second claim would show.
+const FINE: &str = "%s%f";
+/// Short, so that tests see it end.
+const LEASE: &str = "2s";
+
+/// Replicas' common tree, server and ledger.
+struct Shared {
+    site: Site,
+    redis: Redis,
+    /// All that was ever written.
+    model: TestEnv,
+}
+
+impl Shared {
+    fn new() -> Self {
+        Self { site: Site::new(), redis: Redis::start(), model: TestEnv::new() }
+    }
+
+    fn write(&self, name: &str, content: &[u8]) {
+        write(&self.model.local(), name, content);
+        write(&self.site.local(), name, content);
+    }
+
+    fn write_all(&self, range: std::ops::Range<u64>) {
+        for number in range {
+            self.write(&format!("{}/{number}.bin", number % 7), &noise(100 + number as usize % 50 * 400, number));
+        }
+    }
+
+    fn finish(&self, mut command: Command, layout: &str) -> Command {
+        command.args(["--ledger", &self.redis.url(), "--layout", layout]).env("ARCHIVER_LEDGER__LEASE", LEASE);
+        command.env("ARCHIVER_RETRY__INITIAL_BACKOFF", "50ms").env("ARCHIVER_RETRY__MAX_BACKOFF", "300ms");
+        command
+    }
+
+    fn push(&self, options: &[&str], layout: &str) -> Command {
+        let site = &self.site;
+        let mut command =
+            site.env.archiver(["push", "--ssh-config", "none", "--summary", "json", "--to", &site.server.url()]);
+        command.arg("--identity").arg(site.server.client_key());
+        command.arg("--known-hosts").arg(site.server.known_hosts());
+        command.args(options).arg(site.local());
+        self.finish(command, layout)
+    }
+
+    fn watch(&self, options: &[&str], layout: &str) -> Command {
+        let mut command = self.finish(self.site.command(options.iter().copied()), layout);
+        command.args(["--scan-interval", "1s"]);
+        command
+    }
+
+    /// Each file that was written has exactly one final name, with its bytes, and nothing else stands.
+    #[track_caller]
+    fn assert_each_once(&self) {
+        let mut found: BTreeMap<PathBuf, Vec<(PathBuf, Entry)>> = BTreeMap::new();
+        for (path, entry) in files(&self.site.remote()) {
+            let below: PathBuf = path.components().rev().take(2).collect::<Vec<_>>().into_iter().rev().collect();
+            found.entry(below).or_default().push((path, entry));
+        }
+        let expected = files(&self.model.local());
+        for (name, entry) in &expected {
+            match found.remove(name).as_deref() {
+                Some([(_, one)]) => assert_eq!(one, entry, "{}", name.display()),
+                other => panic!("{}: {other:?}", name.display()),
+            }
+        }
+        assert!(found.is_empty(), "what nobody wrote: {found:?}");
+    }
+}
+
+fn total(finished: &[Finished], name: &str) -> u64 {
+    finished.iter().map(|finished| Summary::of(finished).total(name)).sum()
+}
+
+fn three_pushes_share_a_tree(after: &str) {
+    const FILES: u64 = 400;
+    let shared = Shared::new();
+    shared.write_all(0..FILES);
+    let running: Vec<_> = (0..3).map(|_| Running::start(&mut shared.push(&["--after", after], FINE))).collect();
+    let finished: Vec<_> = running.into_iter().map(Running::finish).collect();
+    for one in &finished {
+        one.assert_code(0);
+    }
+    shared.assert_each_once();
+    let shares: Vec<_> = finished.iter().map(|one| Summary::of(one).total("archived")).collect();
+    eprintln!("three pushes, --after {after}: {FILES} files, archived {shares:?}");
+    assert_eq!(total(&finished, "archived"), FILES);
+    assert_eq!(total(&finished, "failed") + total(&finished, "deferred"), 0);
+    let left = names(&shared.site.local()).len() as u64;
+    assert_eq!(left, if after == "delete" { 0 } else { FILES });
+    // All of it is on record, for a replica that comes later.
+    let later = run(&mut shared.push(&["--after", after], FINE));
+    later.assert_code(0);
+    assert_eq!(Summary::of(&later).total("archived"), 0);
+    assert_eq!(Summary::of(&later).total("skipped"), left);
+    shared.assert_each_once();
+}
+
+#[test]
+fn three_pushes_archive_each_file_once_and_keep_it() {
+    three_pushes_share_a_tree("keep");
+}
+
+#[test]
+fn three_pushes_archive_each_file_once_and_delete_it() {
+    three_pushes_share_a_tree("delete");
+}
+
+#[test]
+fn watches_that_are_killed_are_succeeded_by_the_others() {
+    let shared = Shared::new();
+    let options = ["--after", "delete"];
+    let survivor = watching(&mut shared.watch(&options, FINE));
+    let mut kills = 0;
+    for round in 0..4 {
+        let victim = watching(&mut shared.watch(&options, FINE));
+        shared.write_all(round * 100..round * 100 + 100);
+        let before = names(&shared.site.remote()).len();
+        wait_until("it gets on", || {
+            names(&shared.site.remote()).len() > before + 10 || names(&shared.site.local()).is_empty()
+        });
+        victim.signal(Signal::KILL);
+        assert_eq!(victim.finish().code(), None);
+        kills += 1;
+    }
+    wait_until("all are archived and deleted", || names(&shared.site.local()).is_empty());
+    let finished = stop(survivor);
+    finished.assert_code(0);
+    eprintln!("{kills} kills, 400 files");
+    shared.assert_each_once();
+}
+
+/// Stopped at a moment of a file's way until its lease is over and another one has the file, then continued; or killed.
+fn one_ends_at(points: &[Point], what: &str) {
+    let mut reached = 0;
+    for point in points {
+        let shared = Shared::new();
+        let options = ["--after", "delete", "--jobs", "4"];
+        let mut victim = watching(shared.watch(&options, FINE).env(VARIABLE, format!("{}:3:{what}", point.name())));
+        shared.write_all(0..20);
+        match what {
+            "kill" => assert!(victim.ends_within(crate::support::env::DEADLINE), "{point:?} was not reached"),
+            _ => wait_until(&format!("it is stopped at {point:?}"), || victim.is_stopped()),
+        }
+        reached += 1;
+        let survivor = watching(&mut shared.watch(&options, FINE));
+        shared.write_all(20..40);
+        wait_until("the other one has taken over all", || names(&shared.site.local()).is_empty());
+        if what == "stop" {
+            victim.signal(Signal::CONT);
+            // It goes on with what it had, and with what comes.
+            shared.write_all(40..50);
+            wait_until("all that came later is archived", || names(&shared.site.local()).is_empty());
+            stop(victim).assert_code(0);
+        }
+        stop(survivor).assert_code(0);
+        shared.assert_each_once();
+    }
+    eprintln!("{what}: {reached} of {} points", points.len());
+    assert_eq!(reached, points.len());
+}
+
+#[test]
+fn a_late_owner_harms_nothing_before_its_commit() {
+    one_ends_at(&[Point::Claimed, Point::StagingOpened, Point::AllWritten, Point::LeaseConfirmed], "stop");
+}
+
+#[test]
+fn a_late_owner_harms_nothing_after_its_commit() {
+    one_ends_at(&[Point::Committed, Point::Recorded, Point::SetAside, Point::FileDisposed], "stop");
+}
+
+#[test]
+fn a_dead_owner_is_succeeded_wherever_it_died() {
+    one_ends_at(
+        &[
+            Point::Claimed,
+            Point::StagingOpened,
+            Point::LeaseConfirmed,
+            Point::Committed,
+            Point::Recorded,
+            Point::SetAside,
+        ],
+        "kill",
+    );
+}
+
+/// Its ledger's server is killed again and again, and comes back with all it knew.
+#[test]
+fn a_server_that_restarts_with_its_data_costs_time_only() {
+    let mut shared = Shared::new();
+    let options = ["--after", "delete"];
+    let watches: Vec<_> = (0..2).map(|_| watching(&mut shared.watch(&options, FINE))).collect();
+    for round in 0..4 {
+        shared.write_all(round * 60..round * 60 + 60);
+        let before = names(&shared.site.remote()).len();
+        wait_until("they get on", || names(&shared.site.remote()).len() > before + 5);
+        shared.redis.restart();
+    }
+    wait_until("all are archived and deleted", || names(&shared.site.local()).is_empty());
+    for finished in watches.into_iter().map(stop) {
+        finished.assert_code(0);
+    }
+    eprintln!("4 restarts, 240 files");
+    shared.assert_each_once();
+}
+
+/// It comes back empty: what stands on the server under its name of today, with the same bytes, counts as archived.
+#[test]
+fn a_server_that_restarts_empty_makes_no_second_copy_on_the_same_day() {
+    let mut shared = Shared::new();
+    let layout = "day";
+    let watches: Vec<_> = (0..2).map(|_| watching(&mut shared.watch(&["--after", "keep"], layout))).collect();
+    for round in 0..3 {
+        shared.write_all(round * 60..round * 60 + 60);
+        let before = names(&shared.site.remote()).len();
+        wait_until("they get on", || names(&shared.site.remote()).len() > before + 5);
+        shared.redis.restart_empty();
+    }
+    let all = files(&shared.model.local()).len();
+    wait_until("all are archived", || names(&shared.site.remote()).len() >= all);
+    // And on record again, each of them.
+    let recorded = || shared.redis.cli(&["ZCARD", "{archiver}:recorded"]).parse() == Ok(all);
+    wait_until("all are on record", recorded);
+    for finished in watches.into_iter().map(stop) {
+        finished.assert_code(0);
+    }
+    eprintln!("3 restarts without data, {all} files");
+    shared.assert_each_once();
+}
+
+#[test]
+fn a_dry_run_tells_what_would_be_archived_and_changes_nothing() {
+    let shared = Shared::new();
+    shared.write_all(0..5);
+    run(&mut shared.push(&[], FINE)).assert_code(0);
+    shared.write_all(5..8);
+    let before = shared.redis.cli(&["DEBUG", "DIGEST"]);
+    let dry = run(&mut shared.push(&["--dry-run"], FINE));
+    dry.assert_code(0);
+    assert_eq!(Summary::of(&dry).total("skipped"), 8);
+    assert_eq!(shared.redis.cli(&["DEBUG", "DIGEST"]), before);
+    assert_eq!(names(&shared.site.remote()).len(), 5);
+}
+
+/// A password: never in argv, and never shown.
+#[test]
+fn a_password_comes_from_the_environment_or_a_file() {
+    let port = Port::reserve();
+    let number = port.number().to_string();
+    let redis = Redis::start_with(&["--port", &number, "--bind", "127.0.0.1", "--requirepass", "hunter2"]);
+    let site = Site::new();
+    write(&site.local(), "a.csv", "a");
+    let push = |ledger: Option<&str>| {
+        let mut command = site.env.archiver(["push", "--ssh-config", "none", "--to", &site.server.url()]);
+        command.arg("--identity").arg(site.server.client_key());
+        command.arg("--known-hosts").arg(site.server.known_hosts()).arg(site.local());
+        command.args(ledger.map(|ledger| format!("--ledger={ledger}")));
+        command
+    };
+    let said = |finished: &Finished| format!("{}{}", finished.stdout, finished.stderr);
+    let (with, without) = (format!("redis://:hunter2@127.0.0.1:{number}"), format!("redis://127.0.0.1:{number}"));
+
+    let refused = run(&mut push(Some(&with)));
+    refused.assert_code(2);
+    assert!(
+        said(&refused).contains("ARCHIVER_LEDGER_PASSWORD") && !said(&refused).contains("hunter2"),
+        "{}",
+        said(&refused)
+    );
+    let asked = run(&mut push(Some(&without)));
+    asked.assert_code(2);
+    assert!(said(&asked).contains("ledger.password-file"), "{}", said(&asked));
+    let wrong = run(push(Some(&without)).env("ARCHIVER_LEDGER_PASSWORD", "hunter3"));
+    wrong.assert_code(2);
+    assert!(!said(&wrong).contains("hunter"), "{}", said(&wrong));
+
+    run(push(Some(&without)).env("ARCHIVER_LEDGER_PASSWORD", "hunter2")).assert_code(0);
+    run(push(None).env("ARCHIVER_LEDGER", &with)).assert_code(0);
+    let file = write(site.env.path(), "password", "hunter2\n");
+    run(push(Some(&without)).arg("--ledger-password-file").arg(&file)).assert_code(0);
+    let shown = run(site.env.archiver(["config", "show"]).env("ARCHIVER_LEDGER", &with));
+    shown.assert_code(0);
+    assert!(said(&shown).contains(&without) && !said(&shown).contains("hunter2"), "{}", said(&shown));
+    assert_eq!(names(&site.remote()).len(), 1);
+    drop(redis);
+}
+
+/// Makes a certificate of its own authority for `localhost`.
+fn certificate(directory: &Path) -> [PathBuf; 2] {
+    let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| directory.join(name));
+    let mut command = Command::new("openssl");
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
+    command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+    command.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+    assert!(command.output().expect("openssl is missing; scripts/test installs it").status.success());
+    [key, certificate]
+}
+
+#[test]
+fn tls_is_spoken_and_an_unknown_authority_is_refused() {
+    let shared = Shared::new();
+    let [key, certificate] = certificate(shared.site.env.path());
+    let port = Port::reserve();
+    let number = port.number().to_string();
+    let redis = Redis::start_with(&[
+        "--tls-port",
+        &number,
+        "--bind",
+        "127.0.0.1",
+        "--tls-cert-file",
+        certificate.to_str().unwrap(),
+        "--tls-key-file",
+        key.to_str().unwrap(),
+        "--tls-ca-cert-file",
+        certificate.to_str().unwrap(),
+        "--tls-auth-clients",
+        "no",
+    ]);
+    shared.write_all(0..3);
+    let check = |trusted: bool| {
+        let mut command =
+            shared.site.env.archiver(["check", "--ssh-config", "none", "--to", &shared.site.server.url()]);
+        command.arg("--identity").arg(shared.site.server.client_key());
+        command.arg("--known-hosts").arg(shared.site.server.known_hosts());
+        command.arg("--ledger").arg(format!("rediss://127.0.0.1:{number}"));
+        if trusted {
+            command.env("ARCHIVER_LEDGER__CA_FILE", &certificate);
+        }
+        run(&mut command)
+    };
+    let refused = check(false);
+    refused.assert_code(2);
+    let text = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(text.contains("ertificate"), "{text}");
+    check(true).assert_code(0);
+    assert_eq!(redis.cli(&["DBSIZE"]), "0");
+    let mut push = shared.push(&[], FINE);
+    push.env("ARCHIVER_LEDGER__CA_FILE", &certificate);
+    let arguments: Vec<_> = push.get_args().map(ToOwned::to_owned).collect();
+    let mut over_tls = shared.site.env.archiver(arguments.iter().map(|argument| {
+        if argument.to_str() == Some(&shared.redis.url()) {
+            format!("rediss://127.0.0.1:{number}").into()
+        } else {
+            argument.clone()
+        }
+    }));
+    over_tls.env("ARCHIVER_LEDGER__CA_FILE", &certificate);
+    run(&mut over_tls).assert_code(0);
+    assert_eq!(redis.cli(&["ZCARD", "{archiver}:recorded"]), "3");
+}
+
+/// Sentinel moves the master; the archivers follow it.
+#[test]
+fn sentinel_is_followed_to_the_new_master() {
+    let ports = [Port::reserve(), Port::reserve(), Port::reserve()];
+    let [first, second, third] = [0, 1, 2].map(|at| ports[at].number().to_string());
+    let on = |port: &str, more: &[&str]| Redis::start_with(&[&["--port", port, "--bind", "127.0.0.1"], more].concat());
+    let mut master = on(&first, &[]);
+    let replica = on(&second, &["--replicaof", &format!("127.0.0.1 {first}")]);
+    wait_until("the replica follows", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
+    let shared = Shared::new();
+    let config = write(
+        shared.site.env.path(),
+        "sentinel.conf",
+        format!(
+            "port {third}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {first} 1\nsentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 5000\n"
+        ),
+    );
+    let mut sentinel = shared.site.env.command("redis-server");
+    let mut sentinel = Running::start(sentinel.arg(&config).arg("--sentinel"));
+    let asks = |what: &[&str]| {
+        let output = Command::new("redis-cli").args(["-p", &third]).args(what).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    wait_until("sentinel knows the replica", || asks(&["SENTINEL", "REPLICAS", "main"]).contains(&second));
+    let mut watch = shared.watch(&["--after", "delete"], FINE);
+    let arguments: Vec<_> = watch.get_args().map(ToOwned::to_owned).collect();
+    let url = format!("redis+sentinel://127.0.0.1:{third}/main");
+    let mut watch_via = shared.site.env.archiver(arguments.iter().map(|argument| {
+        if argument.to_str() == Some(&shared.redis.url()) { url.clone().into() } else { argument.clone() }
+    }));
+    for (name, value) in watch.env("ARCHIVER_SETTLE", "100ms").get_envs() {
+        watch_via.env(name, value.unwrap());
+    }
+    let running = watching(&mut watch_via);
+    shared.write_all(0..20);
+    wait_until("all are archived and deleted", || names(&shared.site.local()).is_empty());
+    wait_until("the replica has it all", || replica.cli(&["ZCARD", "{archiver}:recorded"]) == "20");
+    master.kill();
+    shared.write_all(20..40);
+    wait_until("all are archived by the new master", || names(&shared.site.local()).is_empty());
+    assert_eq!(replica.cli(&["ZCARD", "{archiver}:recorded"]), "40");
+    stop(running).assert_code(0);
+    shared.assert_each_once();
+    sentinel.signal(Signal::KILL);
+    sentinel.ends_within(crate::support::env::DEADLINE);
+}
