@@ -78,10 +78,6 @@ impl Redis {
         self.directory.path().join("redis.sock")
     }
 
-    pub fn directory(&self) -> &std::path::Path {
-        self.directory.path()
-    }
-
     /// As `--ledger` takes it.
     pub fn url(&self) -> String {
         format!("redis+unix://{}", self.socket().display())

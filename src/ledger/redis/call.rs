@@ -14,7 +14,10 @@ use super::scripts::Script;
 use super::{LISTING_PAGE, RETENTION_PAGE};
 use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
 use crate::ledger::sqlite::is_gone;
-use crate::ledger::{Claim, ClaimReply, ClaimRequest, Cursor, Intention, LedgerError, Record, Release, Staged};
+use crate::ledger::{
+    Claim, ClaimReply, ClaimRequest, Cursor, Disposal, EntryFilter, EntryInfo, EntryState, Holder, Intention,
+    LedgerError, Record, Release, Staged,
+};
 
 /// Makes requests of one ledger and reads their replies.
 #[derive(Debug)]
@@ -86,7 +89,7 @@ impl Calls {
     }
 
     pub(super) fn claim(&self, requests: &[ClaimRequest], numbers: &[u64]) -> Request {
-        let mut keys = Vec::with_capacity(2 * requests.len());
+        let mut keys = vec![self.keys.all(), self.keys.failed()];
         let mut arguments = Vec::with_capacity(9 * requests.len());
         for (ClaimRequest { key, local_path, remote, repeat }, number) in requests.iter().zip(numbers) {
             keys.extend([self.keys.entry(key), self.keys.staged(&key.destination)]);
@@ -196,7 +199,13 @@ impl Calls {
         };
         Request {
             script: Script::Release,
-            keys: vec![self.keys.entry(&claim.key), self.keys.staged(destination), self.keys.disposing(destination)],
+            keys: vec![
+                self.keys.entry(&claim.key),
+                self.keys.staged(destination),
+                self.keys.disposing(destination),
+                self.keys.all(),
+                self.keys.failed(),
+            ],
             arguments: vec![
                 text(hex(claim.key.id())),
                 text(claim.token),
@@ -232,7 +241,7 @@ impl Calls {
     }
 
     fn page(&self, index: String, after: Cursor, field: &str) -> Request {
-        let arguments = vec![text(self.keys.entries()), text(after.0), text(LISTING_PAGE), text(field)];
+        let arguments = vec![text(self.keys.entry_start()), text(after.0), text(LISTING_PAGE), text(field)];
         Request { script: Script::Page, keys: vec![index], arguments }
     }
 
@@ -246,7 +255,7 @@ impl Calls {
     /// From the age `from` on, or from where the last run stopped, without the first `passed`.
     pub(super) fn expired(&self, retention: Duration, from: Option<&str>, passed: usize) -> Request {
         let arguments = vec![
-            text(self.keys.entries()),
+            text(self.keys.entry_start()),
             text(retention.as_micros()),
             text(from.unwrap_or_default()),
             text(passed),
@@ -274,9 +283,43 @@ impl Calls {
 
     pub(super) fn forget(&self, gone: &[Expired], next: &str) -> Request {
         let entries = gone.iter().map(|expired| self.keys.entry_of(&expired.id));
-        let keys = [self.keys.recorded()].into_iter().chain(entries).collect();
+        let keys = [self.keys.recorded(), self.keys.all()].into_iter().chain(entries).collect();
         let each = gone.iter().flat_map(|expired| [text(&expired.id), text(&expired.recorded_at)]);
         Request { script: Script::Forget, keys, arguments: [text(next)].into_iter().chain(each).collect() }
+    }
+
+    pub(super) fn retry(&self, keys: &[FileKey]) -> Request {
+        let entries = keys.iter().map(|key| self.keys.entry(key));
+        Request {
+            script: Script::Retry,
+            keys: [self.keys.failed()].into_iter().chain(entries).collect(),
+            arguments: keys.iter().map(|key| text(hex(key.id()))).collect(),
+        }
+    }
+
+    pub(super) fn retried(&self, location: &str, reply: Value) -> Result<Vec<bool>, LedgerError> {
+        let put_back: Vec<i64> = read(location, reply)?;
+        Ok(put_back.into_iter().map(|was_failed| was_failed == 1).collect())
+    }
+
+    pub(super) fn retries(&self) -> Request {
+        Request { script: Script::Retries, keys: vec![], arguments: vec![] }
+    }
+
+    pub(super) fn view(&self, filter: EntryFilter, after: Cursor, limit: usize) -> Request {
+        let index = match filter {
+            EntryFilter::All => self.keys.all(),
+            EntryFilter::Failed => self.keys.failed(),
+        };
+        let arguments = vec![text(self.keys.entry_start()), text(after.0), text(limit)];
+        Request { script: Script::View, keys: vec![index], arguments }
+    }
+
+    /// As [`Calls::listed`].
+    pub(super) fn viewed(&self, location: &str, reply: Value) -> Result<(Cursor, usize, Vec<EntryInfo>), LedgerError> {
+        let (last, looked_at, found): (i64, usize, Vec<[Vec<u8>; 19]>) = read(location, reply)?;
+        let found = found.into_iter().map(info).collect::<Option<_>>().ok_or_else(|| strange(location))?;
+        Ok((Cursor(last), looked_at, found))
     }
 
     pub(super) fn count(&self, location: &str, reply: Value) -> Result<usize, LedgerError> {
@@ -328,6 +371,48 @@ fn listed(fields: [Vec<u8>; 10]) -> Option<Listed> {
         local_path: OsString::from_vec(local_path).into(),
         remote: remote_of(&remote)?,
         record: if at.is_empty() { None } else { Some(record_of(&stands, &sha256, &at)?) },
+    })
+}
+
+fn info(fields: [Vec<u8>; 19]) -> Option<EntryInfo> {
+    let [seq, destination, source, path, version, local_path, remote, stands, sha256, at, more @ ..] = fields;
+    let Listed { key, local_path, remote, record, .. } =
+        listed([seq, destination, source, path, version, local_path, remote, stands, sha256, at])?;
+    let [token, state, attempts, reason, queued, since, disposer, owner, holder] = more;
+    let since = number(&since).and_then(DateTime::from_timestamp_micros);
+    let state = match (holder.is_empty(), &record) {
+        (false, _) => EntryState::Held { holder: holder_of(&owner, &holder)?, since },
+        // Also where a forced repetition was cut short.
+        (true, Some(_)) => EntryState::Recorded,
+        (true, None) if state == b"failed" => EntryState::Failed {
+            reason: String::from_utf8_lossy(&reason).into_owned(),
+            attempts: number(&attempts)?,
+            since,
+        },
+        (true, None) => EntryState::Waiting { since },
+    };
+    Some(EntryInfo {
+        key,
+        local_path,
+        remote,
+        token: Token(number(&token)?),
+        state,
+        queued_at: number(&queued).and_then(DateTime::from_timestamp_micros),
+        record,
+        disposal: if disposer.is_empty() { Disposal::Settled } else { Disposal::Pending },
+    })
+}
+
+/// What is left of the lease in milliseconds, host name, process id.
+fn holder_of(owner: &[u8], holder: &[u8]) -> Option<Holder> {
+    let text = std::str::from_utf8(holder).ok()?;
+    let (left, who) = text.split_once(' ')?;
+    let (hostname, pid) = who.rsplit_once(' ')?;
+    Some(Holder {
+        owner: owner_of(owner)?,
+        hostname: hostname.to_owned(),
+        pid: pid.parse().ok()?,
+        lease_left: Duration::from_millis(left.parse().ok()?),
     })
 }
 

@@ -22,6 +22,14 @@ impl Keys {
         format!("{}owners", self.start)
     }
 
+    pub(super) fn all(&self) -> String {
+        format!("{}entries", self.start)
+    }
+
+    pub(super) fn failed(&self) -> String {
+        format!("{}failed", self.start)
+    }
+
     pub(super) fn recorded(&self) -> String {
         format!("{}recorded", self.start)
     }
@@ -34,8 +42,8 @@ impl Keys {
         format!("{}disposing:{destination}", self.start)
     }
 
-    /// What the keys of all entries begin with.
-    pub(super) fn entries(&self) -> String {
+    /// What the keys of entries begin with.
+    pub(super) fn entry_start(&self) -> String {
         format!("{}entry:", self.start)
     }
 

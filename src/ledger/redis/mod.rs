@@ -2,7 +2,8 @@
 //!
 //! - `link`: the task that owns the connection and sends what many callers ask for at once; `connect`: the right server
 //! - `scripts`: what runs on the server, each rule of the contract as one Lua script; `keys`: where it keeps it
-//! - `call`: requests and replies, between the contract's words and Redis's; `preview`: for a dry run
+//! - `call`: requests and replies, between the contract's words and Redis's; `preview`: for a dry run;
+//!   `view`: for those who only look
 //!
 //! `docs/redis.md` describes the keys to who operates it.
 
@@ -31,8 +32,10 @@ mod preview;
 mod scripts;
 #[cfg(test)]
 mod tests;
+mod view;
 
 pub use preview::RedisPreview;
+pub use view::RedisView;
 
 /// How long a start waits for a server that is not there yet.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -282,6 +285,21 @@ impl Ledger for RedisLedger {
         let link = self.running()?;
         let reply = link.call(self.calls.disposing(key)).await?;
         self.calls.done(link.location(), reply)
+    }
+
+    async fn retry(&self, keys: Vec<FileKey>) -> Result<Vec<bool>, LedgerError> {
+        let link = self.running()?;
+        let chunks = keys.chunks(CHUNK).map(async |keys| {
+            let reply = link.call(self.calls.retry(keys)).await?;
+            self.calls.retried(link.location(), reply)
+        });
+        Ok(try_join_all(chunks).await?.into_iter().flatten().collect())
+    }
+
+    async fn retries(&self) -> Result<u64, LedgerError> {
+        let link = self.running()?;
+        let reply = link.call(self.calls.retries()).await?;
+        self.calls.count(link.location(), reply).map(|count| count as u64)
     }
 
     async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError> {

@@ -118,6 +118,14 @@ impl Ledger for RedisPreview {
         self.private.disposing(key).await
     }
 
+    async fn retry(&self, keys: Vec<FileKey>) -> Result<Vec<bool>, LedgerError> {
+        self.private.retry(keys).await
+    }
+
+    async fn retries(&self) -> Result<u64, LedgerError> {
+        self.private.retries().await
+    }
+
     async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError> {
         self.private.put_rows(rows).await
     }

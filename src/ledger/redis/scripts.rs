@@ -28,6 +28,9 @@ scripts! {
     Disposing, "disposing", Changes;
     Disposed, "disposed", Changes;
     Forget, "forget", Changes;
+    Retry, "retry", Changes;
+    Retries, "retries", Reads;
+    View, "view", Reads;
     Look, "look", Reads;
     Page, "page", Reads;
     Expired, "expired", Reads;

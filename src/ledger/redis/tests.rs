@@ -87,6 +87,10 @@ impl World for Place {
         Arc::new(self.open().await)
     }
 
+    async fn view(&self) -> Arc<dyn LedgerView> {
+        Arc::new(RedisView::open(self.config(self.settings())).await.unwrap())
+    }
+
     async fn kill(&self, ledger: Arc<dyn Ledger>) {
         // As if its lease had run out, and no other one's.
         let owner = ledger.owner().to_string();

@@ -1,4 +1,5 @@
--- For each request KEYS: its entry, the staged entries of its destination; ARGV: id, destination, source, path,
+-- KEYS[3], KEYS[4]: all entries and the failed ones by number. For each request KEYS: its entry, the staged entries of
+-- its destination; ARGV: id, destination, source, path,
 -- version, local path, remote path, 'skip' or 'force', and a number that a repetition of this very call has again.
 local reserved, left = nil, 0
 local function next_token(count)
@@ -11,19 +12,21 @@ local function next_token(count)
 end
 
 local replies = {}
-local count = (#KEYS - 2) / 2
+local count = (#KEYS - 4) / 2
 for request = 1, count do
-  local entry, staged_index = KEYS[2 * request + 1], KEYS[2 * request + 2]
+  local entry, staged_index = KEYS[2 * request + 3], KEYS[2 * request + 4]
   local at = 9 * request - 5
   local id, destination, source, path, version, local_path, remote, how, call =
     ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7], ARGV[at + 8], ARGV[at + 9]
-  local stands = redis.call('HMGET', entry, 'seq', 'owner', 'staged', 'attempts', 'remote', 'sha256', 'recorded', 'stands', 'token', 'call')
+  local stands = redis.call('HMGET', entry, 'seq', 'owner', 'staged', 'attempts', 'remote', 'sha256', 'recorded', 'stands', 'token',
+    'call', 'queued')
   local seq, owner, staged, attempts = stands[1], stands[2], stands[3] or '', stands[4] or '0'
   if not seq then
     local token = next_token(count - request + 1)
     redis.call('HSET', entry, 'seq', token, 'state', 'claimed', 'destination', destination, 'source', source,
       'path', path, 'version', version, 'local', local_path, 'remote', remote, 'token', token, 'owner', me,
-      'staged', token, 'attempts', '0', 'call', call)
+      'staged', token, 'attempts', '0', 'call', call, 'queued', stamp(), 'since', stamp())
+    redis.call('ZADD', KEYS[3], token, id)
     redis.call('ZADD', staged_index, token, id)
     replies[request] = {'claimed', token, remote, '0', ''}
   elseif owner == me and stands[10] == call then
@@ -40,8 +43,10 @@ for request = 1, count do
     if stands[7] and staged == '' then pinned, attempts = remote, '0' end
     local token = next_token(count - request + 1)
     redis.call('HSET', entry, 'state', 'claimed', 'local', local_path, 'remote', pinned, 'token', token, 'owner', me,
-      'staged', staged == '' and token or staged .. ',' .. token, 'attempts', attempts, 'call', call)
+      'staged', staged == '' and token or staged .. ',' .. token, 'attempts', attempts, 'call', call,
+      'queued', not stands[7] and stands[11] or stamp(), 'since', stamp())
     redis.call('HDEL', entry, 'reason')
+    redis.call('ZREM', KEYS[4], id)
     redis.call('ZADD', staged_index, seq, id)
     replies[request] = {'claimed', token, pinned, attempts, staged}
   end

@@ -12,6 +12,9 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Microseconds, as times are kept.
+local function stamp() return whole(now() * 1000) end
+
 local function lease_until(owner)
   local found = redis.call('HGET', owners, owner)
   return found and tonumber(string.match(found, '^%d+')) or 0

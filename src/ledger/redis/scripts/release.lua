@@ -1,4 +1,4 @@
--- KEYS[3] to KEYS[5]: the entry, the staged and the disposing entries of its destination.
+-- KEYS[3] to KEYS[7]: the entry, the staged and the disposing entries of its destination, all entries, the failed ones.
 -- ARGV[5] to ARGV[12]: id, token, call, 'failed', 'unfinished' or 'forget', 'keep' or 'drop' what is staged, attempts,
 -- reason, 'dispose' or 'leave'.
 local entry, id, token, call, how, staged = KEYS[3], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
@@ -14,12 +14,18 @@ if how == 'forget' and staged == 'drop' and not stands[5] then
   redis.call('DEL', entry)
   redis.call('ZREM', KEYS[4], id)
   redis.call('ZREM', KEYS[5], id)
+  redis.call('ZREM', KEYS[6], id)
   return 1
 end
 -- What was recorded before a forced repetition is recorded still.
 local state = stands[5] and 'recorded' or (how == 'failed' and 'failed' or 'claimed')
-redis.call('HSET', entry, 'state', state, 'call', call)
-if state == 'failed' then redis.call('HSET', entry, 'reason', ARGV[11]) else redis.call('HDEL', entry, 'reason') end
+redis.call('HSET', entry, 'state', state, 'call', call, 'since', stamp())
+if state == 'failed' then
+  redis.call('HSET', entry, 'reason', ARGV[11])
+  redis.call('ZADD', KEYS[7], stands[4], id)
+else
+  redis.call('HDEL', entry, 'reason')
+end
 if how ~= 'forget' then redis.call('HSET', entry, 'attempts', ARGV[10]) end
 if ARGV[12] == 'dispose' then
   redis.call('HSET', entry, 'disposer', me)

@@ -1,0 +1,2 @@
+-- Changes nothing.
+return tonumber(redis.call('HGET', ledger, 'retries') or '0')
