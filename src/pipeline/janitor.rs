@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
@@ -124,11 +124,20 @@ async fn remove_orphans_at(engine: &Arc<Engine>, destination: usize) -> Result<(
 
 /// What a watch of months does once in a while.
 pub async fn keep_house(engine: &Arc<Engine>) {
+    let lease = engine.ledger.lease();
+    // One that died just before this start is known to be dead when its lease is over.
+    let mut pauses = std::iter::once(lease).chain(std::iter::repeat(HOUSEKEEPING));
+    let mut due = Instant::now();
     loop {
         // Another watch of the same tree may have died in the middle of one.
         if let Err(error) = finish_disposals(engine).await {
             warn!(%error, "disposals that were cut short could not be finished; trying again later");
         }
+        if Instant::now() < due {
+            tokio::time::sleep(lease).await;
+            continue;
+        }
+        due = Instant::now() + pauses.next().unwrap_or(HOUSEKEEPING);
         if let Err(error) = engine.ledger.tidy().await {
             warn!(%error, "the ledger could not be tidied; trying again later");
         }
@@ -136,7 +145,7 @@ pub async fn keep_house(engine: &Arc<Engine>) {
         if let Err(error) = remove_orphans(engine).await {
             warn!(%error, "temporary names of earlier runs could not be looked after; trying again later");
         }
-        tokio::time::sleep(HOUSEKEEPING).await;
+        tokio::time::sleep(lease).await;
     }
 }
 

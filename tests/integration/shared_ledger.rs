@@ -7,7 +7,6 @@ use std::process::Command;
 
 use archiver::failpoint::{Point, VARIABLE};
 use rustix::process::Signal;
-use sha2::{Digest, Sha256};
 
 use crate::support::env::{Entry, Finished, Running, TestEnv, files, noise, run, wait_until, write};
 use crate::support::port::Port;
@@ -23,13 +22,15 @@ const LEASE: &str = "2s";
 struct Shared {
     site: Site,
     redis: Redis,
+    ledger: String,
     /// All that was ever written.
     model: TestEnv,
 }
 
 impl Shared {
     fn new() -> Self {
-        Self { site: Site::new(), redis: Redis::start(), model: TestEnv::new() }
+        let redis = Redis::start();
+        Self { site: Site::new(), ledger: redis.url(), redis, model: TestEnv::new() }
     }
 
     fn write(&self, name: &str, content: &[u8]) {
@@ -44,7 +45,7 @@ impl Shared {
     }
 
     fn finish(&self, mut command: Command, layout: &str) -> Command {
-        command.args(["--ledger", &self.redis.url(), "--layout", layout]).env("ARCHIVER_LEDGER__LEASE", LEASE);
+        command.args(["--ledger", &self.ledger, "--layout", layout]).env("ARCHIVER_LEDGER__LEASE", LEASE);
         command.env("ARCHIVER_RETRY__INITIAL_BACKOFF", "50ms").env("ARCHIVER_RETRY__MAX_BACKOFF", "300ms");
         command
     }
@@ -167,7 +168,11 @@ fn one_ends_at(points: &[Point], what: &str) {
             // It goes on with what it had, and with what comes.
             shared.write_all(40..50);
             wait_until("all that came later is archived", || names(&shared.site.local()).is_empty());
-            stop(victim).assert_code(0);
+            // What it had is another one's now, so it may have been left to that.
+            let late = stop(victim);
+            assert!(matches!(late.code(), Some(0 | 4)), "{:?}", late.stderr);
+            assert_eq!(Summary::of(&late).total("failed"), 0);
+            assert!(Summary::of(&late).rows("deferred").all(|row| row["reason"].as_str().unwrap().contains("another")));
         }
         stop(survivor).assert_code(0);
         shared.assert_each_once();
@@ -218,6 +223,22 @@ fn a_server_that_restarts_with_its_data_costs_time_only() {
         finished.assert_code(0);
     }
     eprintln!("4 restarts, 240 files");
+    shared.assert_each_once();
+}
+
+/// It answers nothing for a while, and its connections stay.
+#[test]
+fn a_server_that_hangs_holds_work() {
+    let shared = Shared::new();
+    let mut running = watching(&mut shared.watch(&["--after", "delete"], FINE));
+    shared.redis.signal(Signal::STOP);
+    shared.write_all(0..30);
+    running.expect_line("holding work until the ledger is back");
+    assert!(names(&shared.site.remote()).is_empty());
+    assert_eq!(names(&shared.site.local()).len(), 30);
+    shared.redis.signal(Signal::CONT);
+    wait_until("all are archived and deleted", || names(&shared.site.local()).is_empty());
+    stop(running).assert_code(0);
     shared.assert_each_once();
 }
 
@@ -307,7 +328,14 @@ fn certificate(directory: &Path) -> [PathBuf; 2] {
     let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| directory.join(name));
     let mut command = Command::new("openssl");
     command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]);
-    command.args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+    command.args([
+        "-subj",
+        "/CN=localhost",
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+    ]);
     command.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
     assert!(command.output().expect("openssl is missing; scripts/test installs it").status.success());
     [key, certificate]
@@ -315,7 +343,7 @@ fn certificate(directory: &Path) -> [PathBuf; 2] {
 
 #[test]
 fn tls_is_spoken_and_an_unknown_authority_is_refused() {
-    let shared = Shared::new();
+    let mut shared = Shared::new();
     let [key, certificate] = certificate(shared.site.env.path());
     let port = Port::reserve();
     let number = port.number().to_string();
@@ -351,18 +379,8 @@ fn tls_is_spoken_and_an_unknown_authority_is_refused() {
     assert!(text.contains("ertificate"), "{text}");
     check(true).assert_code(0);
     assert_eq!(redis.cli(&["DBSIZE"]), "0");
-    let mut push = shared.push(&[], FINE);
-    push.env("ARCHIVER_LEDGER__CA_FILE", &certificate);
-    let arguments: Vec<_> = push.get_args().map(ToOwned::to_owned).collect();
-    let mut over_tls = shared.site.env.archiver(arguments.iter().map(|argument| {
-        if argument.to_str() == Some(&shared.redis.url()) {
-            format!("rediss://127.0.0.1:{number}").into()
-        } else {
-            argument.clone()
-        }
-    }));
-    over_tls.env("ARCHIVER_LEDGER__CA_FILE", &certificate);
-    run(&mut over_tls).assert_code(0);
+    shared.ledger = format!("rediss://127.0.0.1:{number}");
+    run(shared.push(&[], FINE).env("ARCHIVER_LEDGER__CA_FILE", &certificate)).assert_code(0);
     assert_eq!(redis.cli(&["ZCARD", "{archiver}:recorded"]), "3");
 }
 
@@ -375,7 +393,7 @@ fn sentinel_is_followed_to_the_new_master() {
     let mut master = on(&first, &[]);
     let replica = on(&second, &["--replicaof", &format!("127.0.0.1 {first}")]);
     wait_until("the replica follows", || replica.cli(&["INFO", "replication"]).contains("master_link_status:up"));
-    let shared = Shared::new();
+    let mut shared = Shared::new();
     let config = write(
         shared.site.env.path(),
         "sentinel.conf",
@@ -390,16 +408,8 @@ fn sentinel_is_followed_to_the_new_master() {
         String::from_utf8(output.stdout).unwrap()
     };
     wait_until("sentinel knows the replica", || asks(&["SENTINEL", "REPLICAS", "main"]).contains(&second));
-    let mut watch = shared.watch(&["--after", "delete"], FINE);
-    let arguments: Vec<_> = watch.get_args().map(ToOwned::to_owned).collect();
-    let url = format!("redis+sentinel://127.0.0.1:{third}/main");
-    let mut watch_via = shared.site.env.archiver(arguments.iter().map(|argument| {
-        if argument.to_str() == Some(&shared.redis.url()) { url.clone().into() } else { argument.clone() }
-    }));
-    for (name, value) in watch.env("ARCHIVER_SETTLE", "100ms").get_envs() {
-        watch_via.env(name, value.unwrap());
-    }
-    let running = watching(&mut watch_via);
+    shared.ledger = format!("redis+sentinel://127.0.0.1:{third}/main");
+    let running = watching(&mut shared.watch(&["--after", "delete"], FINE));
     shared.write_all(0..20);
     wait_until("all are archived and deleted", || names(&shared.site.local()).is_empty());
     wait_until("the replica has it all", || replica.cli(&["ZCARD", "{archiver}:recorded"]) == "20");
@@ -411,4 +421,33 @@ fn sentinel_is_followed_to_the_new_master() {
     shared.assert_each_once();
     sentinel.signal(Signal::KILL);
     sentinel.ends_within(crate::support::env::DEADLINE);
+}
+
+/// The node that is named sends us to the one that has our keys, all of them.
+#[test]
+fn a_cluster_is_followed_to_the_node_that_has_the_ledger() {
+    let ports: Vec<_> = (0..4).map(|_| Port::reserve()).collect();
+    let numbers: Vec<_> = ports.iter().map(|port| port.number().to_string()).collect();
+    let node = |port: &str, bus: &str| {
+        let common = ["--bind", "127.0.0.1", "--cluster-enabled", "yes", "--cluster-node-timeout", "5000"];
+        Redis::start_with(&[&common[..], &["--port", port, "--cluster-port", bus]].concat())
+    };
+    let (named, other) = (node(&numbers[0], &numbers[1]), node(&numbers[2], &numbers[3]));
+    let slot: u32 = named.cli(&["CLUSTER", "KEYSLOT", "{archiver}:ledger"]).parse().unwrap();
+    let (below, above) = ((slot - 1).to_string(), (slot + 1).to_string());
+    assert_eq!(named.cli(&["CLUSTER", "ADDSLOTSRANGE", "0", &below, &above, "16383"]), "OK");
+    assert_eq!(other.cli(&["CLUSTER", "ADDSLOTS", &slot.to_string()]), "OK");
+    assert_eq!(other.cli(&["CLUSTER", "MEET", "127.0.0.1", &numbers[0], &numbers[1]]), "OK");
+    let is_whole = |node: &Redis| node.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok");
+    wait_until("the nodes know each other", || is_whole(&named) && is_whole(&other));
+    let mut shared = Shared::new();
+    shared.ledger = format!("redis://127.0.0.1:{}", numbers[0]);
+    shared.write_all(0..30);
+    for after in ["keep", "delete"] {
+        run(&mut shared.push(&["--after", after], FINE)).assert_code(0);
+    }
+    shared.assert_each_once();
+    assert!(names(&shared.site.local()).is_empty());
+    assert_eq!(other.cli(&["ZCARD", "{archiver}:recorded"]), "30");
+    assert_eq!(named.cli(&["DBSIZE"]), "0");
 }

@@ -48,6 +48,8 @@ impl Redis {
             "yes",
             "--appendfsync",
             "always",
+            "--enable-debug-command",
+            "local",
         ]);
         command.arg("--dir").arg(&data).arg("--unixsocket").arg(self.socket()).args(&self.arguments);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin").env("LC_ALL", "C.UTF-8");

@@ -21,6 +21,9 @@ const VERSION: &str = "1";
 /// Longest time for a connection to be made and authenticated.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Nodes of a cluster that are asked for the ledger, one by the last one's word.
+const REDIRECTIONS: usize = 5;
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
@@ -81,10 +84,15 @@ impl Connector {
     /// Connects to the server that takes changes now. `node`: the one that a cluster sent us to.
     pub(super) async fn connect(&mut self, node: Option<&HostPort>) -> Result<Joined, Refusal> {
         let limit = self.timeout * 2;
-        match tokio::time::timeout(limit, self.try_to_connect(node)).await {
-            Ok(joined) => joined,
-            Err(_) => Err(Refusal::Unavailable(format!("no answer within {limit:?}"))),
+        let mut node = node.cloned();
+        for _ in 0..REDIRECTIONS {
+            match tokio::time::timeout(limit, self.try_to_connect(node.as_ref())).await {
+                Ok(Err(Refusal::Elsewhere(other))) => node = Some(other),
+                Ok(joined) => return joined,
+                Err(_) => return Err(Refusal::Unavailable(format!("no answer within {limit:?}"))),
+            }
         }
+        Err(Refusal::Unavailable("its nodes send us from one to the other".into()))
     }
 
     async fn try_to_connect(&mut self, node: Option<&HostPort>) -> Result<Joined, Refusal> {
@@ -217,8 +225,9 @@ impl Connector {
                 Ok(Some(address)) => return Ok(address),
                 Ok(None) => why.push(format!("{sentinel} knows no master of that name")),
                 Err(Refusal::Unusable(reason) | Refusal::Unavailable(reason)) => {
-                    why.push(format!("{sentinel}: {reason}"))
+                    why.push(format!("{sentinel}: {reason}"));
                 }
+                Err(Refusal::Elsewhere(_)) => why.push(format!("{sentinel} is no sentinel")),
             }
         }
         Err(Refusal::Unavailable(format!("no sentinel tells where the master is: {}", why.join("; "))))

@@ -12,6 +12,8 @@ pub(super) enum Refusal {
     Unusable(String),
     /// It may help.
     Unavailable(String),
+    /// Another node of the cluster has the ledger.
+    Elsewhere(HostPort),
 }
 
 impl Refusal {
@@ -20,6 +22,9 @@ impl Refusal {
         match self {
             Self::Unusable(reason) => LedgerError::Unusable { location, reason },
             Self::Unavailable(reason) => LedgerError::Unavailable { location, reason },
+            Self::Elsewhere(node) => {
+                LedgerError::Unavailable { location, reason: format!("it is at {node} now, and moves on") }
+            }
         }
     }
 
@@ -27,6 +32,9 @@ impl Refusal {
     pub(super) fn of(error: &RedisError) -> Self {
         if let ErrorKind::AuthenticationFailed = error.kind() {
             return Self::Unusable(format!("it refused the user or password ({}); {CREDENTIALS}", told(error)));
+        }
+        if let Some(node) = error.detail().filter(|_| error.code() == Some("MOVED")).and_then(moved_to) {
+            return Self::Elsewhere(node);
         }
         match error.code() {
             Some("NOAUTH" | "WRONGPASS") => Self::Unusable(format!("it asks for a user and password; {CREDENTIALS}")),
@@ -74,11 +82,8 @@ impl Reply {
         let unavailable = |why: &str| Refusal::Unavailable(format!("{why} ({} {detail})", error.code()));
         match error.code() {
             "NOSCRIPT" | "EMPTIED" => Self::Again,
-            "MOVED" => match detail.split(' ').nth(1).and_then(|node| node.rsplit_once(':')) {
-                Some((host, port)) => match port.parse() {
-                    Ok(port) => Self::Elsewhere(HostPort { host: host.to_owned(), port }),
-                    Err(_) => Self::Failed(unavailable("its keys moved"), Drop),
-                },
+            "MOVED" => match moved_to(detail) {
+                Some(node) => Self::Elsewhere(node),
                 None => Self::Failed(unavailable("its keys moved"), Drop),
             },
             "OOM" => Self::Failed(
@@ -103,6 +108,12 @@ impl Reply {
             _ => Self::Failed(unavailable("it did not do as it was asked"), Keep),
         }
     }
+}
+
+/// The node that `MOVED slot host:port` names: <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/>.
+fn moved_to(detail: &str) -> Option<HostPort> {
+    let (host, port) = detail.split(' ').nth(1)?.rsplit_once(':')?;
+    Some(HostPort { host: host.to_owned(), port: port.parse().ok()? }).filter(|node| !node.host.is_empty())
 }
 
 /// What the error says, without what may be secret: nothing of a URL is in it.

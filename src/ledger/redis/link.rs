@@ -206,7 +206,8 @@ impl Worker {
                 self.node = None;
                 // Whatever it is, it let us in before.
                 match refusal {
-                    Refusal::Unusable(reason) | Refusal::Unavailable(reason) => Err(Refusal::Unavailable(reason)),
+                    Refusal::Unusable(reason) => Err(Refusal::Unavailable(reason)),
+                    refusal => Err(refusal),
                 }
             }
         }

@@ -374,8 +374,8 @@ async fn what_is_asked_for_at_the_same_time_goes_together() {
         let line = info.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
         line.unwrap().trim().parse().unwrap()
     };
-    let before = reads();
-    let records = claims.iter().map(|claim| ledger.record(claim, record("/x", place.now()), Intention::LeaveAlone));
+    let (before, now) = (reads(), place.now());
+    let records = claims.iter().map(|claim| ledger.record(claim, record("/x", now), Intention::LeaveAlone));
     futures::future::join_all(records).await.into_iter().for_each(Result::unwrap);
     // A pipeline of 500 calls is read in pieces of 16 KiB or more; one by one they would be 500 reads.
     let taken = reads() - before;
