@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError,
@@ -211,7 +213,7 @@ impl Connector {
         client.map_err(open)?.get_multiplexed_async_connection_with_config(&config).await.map_err(open)
     }
 
-    /// The address of the master, from the first sentinel that knows it. Protocol:
+    /// The address of the master, from the first sentinel that answers with one. Protocol:
     /// <https://redis.io/docs/latest/develop/reference/sentinel-clients/>.
     async fn ask_sentinels(
         &self,
@@ -219,9 +221,14 @@ impl Connector {
         master: &str,
         password: Option<String>,
     ) -> Result<HostPort, Refusal> {
+        // All at once: those that are dead would take the time of the others.
+        let mut asking: FuturesUnordered<_> = sentinels
+            .iter()
+            .map(async |sentinel| (sentinel, self.ask_sentinel(sentinel, master, password.clone()).await))
+            .collect();
         let mut why = Vec::new();
-        for sentinel in sentinels {
-            match self.ask_sentinel(sentinel, master, password.clone()).await {
+        while let Some((sentinel, answer)) = asking.next().await {
+            match answer {
                 Ok(Some(address)) => return Ok(address),
                 Ok(None) => why.push(format!("{sentinel} knows no master of that name")),
                 Err(Refusal::Unusable(reason) | Refusal::Unavailable(reason)) => {
