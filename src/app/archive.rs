@@ -153,7 +153,7 @@ async fn tell_when_asked(reporter: &Reporter, console: &Console) -> Infallible {
     std::future::pending().await
 }
 
-async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {
+pub(super) async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {
     let (retention, lease, owner) = (settings.ledger.retention, settings.ledger.lease, OwnerId(rand::random()));
     let execution = settings.execution;
     let path = match settings.ledger.location.clone() {

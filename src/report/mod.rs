@@ -6,10 +6,11 @@
 pub mod console;
 pub mod error;
 pub mod events;
-mod human;
+pub mod human;
 pub mod logging;
 pub mod progress;
 pub mod summary;
+pub mod table;
 
 pub use console::{Colour, Console};
 pub use events::{Phase, Reporter, Snapshot, Transfer};

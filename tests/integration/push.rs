@@ -31,6 +31,8 @@ mod direct;
 mod faults;
 #[path = "push_hostile_login.rs"]
 mod hostile_login;
+#[path = "push_inspect.rs"]
+mod inspect;
 #[path = "push_ledger.rs"]
 mod ledger;
 #[path = "push_list.rs"]
