@@ -16,8 +16,9 @@ use crate::inspect::census::Census;
 use crate::inspect::census_report::{self, About, Told, noun};
 use crate::inspect::retry::{Standing, Wanted, standing, why_left};
 use crate::inspect::{capacity_report, each_entry};
-use crate::ledger::{Cursor, EntryFilter, EntryInfo, EntryState, Ledger, LedgerError, LedgerView, RedisConfig,
-    RedisView, SqliteView};
+use crate::ledger::{
+    Cursor, EntryFilter, EntryInfo, EntryState, Ledger, LedgerError, LedgerView, RedisConfig, RedisView, SqliteView,
+};
 use crate::report::{Console, Surface, human};
 
 /// Failed files that are named: in passing, and where they are asked for.

@@ -186,7 +186,7 @@ pub static KEYS: &[Key] = &[
         .kind(Kind::Integer)
         .default("0")
         .check(|text| check::replicas(text).map(drop)),
-    Key::new("ledger.lease", "DURATION", "How long a claim outlives its process, or a process that is stopped or cut off, before another one takes the file over; on one host a dead process is noticed at once")
+    Key::new("ledger.lease", "DURATION", "How long a claim outlives its process, or a process that is stopped or cut off, before another one takes the file over; with SQLite, a dead process is noticed at once")
         .default("1m")
         .check(|text| check::lease(text).map(drop)),
     Key::new("ledger.retention", "DURATION", "Records older than this are forgotten once their local file is gone")

@@ -23,6 +23,9 @@ fn good(key: &Key, choice: usize) -> String {
         "destination.host-key" => of(&["strict", "accept-new", "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"]),
         "destination.layout" => of(&["%Y", "{source}/%j", "a b"]),
         "destination.timezone" => of(&["UTC", "local", "Europe/Berlin"]),
+        "ledger.url" => of(&["/a\tb", "redis://pine@h/2", "redis+sentinel://[::1],b:7/é"]),
+        "ledger.prefix" => of(&["archiver", "team-1/a.b:c"]),
+        "ledger.lease" => of(&["1s", "1h 30m"]),
         "log.level" => of(&["info", "warn,archiver=debug"]),
         "pool.limit-rate" => of(&["none", "20MiB"]),
         // The one must not exceed the other.

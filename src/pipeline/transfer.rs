@@ -424,18 +424,13 @@ impl<'a> Transfer<'a> {
             let version = self.version.clone();
             self.local(move || version.still_named()).await?;
             reach(Point::Unchanged);
-            match self.engine.lease.confirm(&self.job.claim).await {
-                // Much may have happened to the file until the ledger is back.
-                Err(LedgerError::Unavailable { .. }) => {
-                    self.engine.hold(|| self.engine.lease.confirm(&self.job.claim)).await?;
-                }
-                confirmed => {
-                    confirmed?;
-                    reach(Point::LeaseConfirmed);
-                    return Ok(());
-                }
-            }
+            let confirmed = self.engine.lease.confirm(&self.job.claim).await;
+            let Err(LedgerError::Unavailable { .. }) = confirmed else { break confirmed? };
+            // Much may happen to the file until the ledger is back.
+            self.engine.hold(|| self.engine.lease.confirm(&self.job.claim)).await?;
         }
+        reach(Point::LeaseConfirmed);
+        Ok(())
     }
 
     /// Step 2: what earlier tokens, or our own earlier attempts, left under temporary names.

@@ -204,6 +204,8 @@ fn another_value(name: &str, kind: Kind) -> &'static str {
         "destination.password" => "hunter2",
         "source.transform" => "none",
         "ledger.dedupe" => "off",
+        "ledger.lease" => "7s",
+        "ledger.prefix" => "another",
         "log.format" => "json",
         "log.level" => "trace",
         "output.summary" => "csv",
@@ -369,7 +371,11 @@ fn malformed_values_are_refused_wherever_they_stand() {
     let mistakes = |arguments: &[&str]| Place::new(&[]).mistakes(&[&["push", "x"], arguments].concat());
     let to = ["--to", "sftp://h/"];
     insta::assert_snapshot!(mistakes(&["--to", "pine@host:in"]), @"--to: it has no scheme; did you mean sftp://pine@host/~/in?");
-    insta::assert_snapshot!(mistakes(&[&to[..], &["--ledger", "redis://:hunter2@cache"]].concat()), @"--ledger: a ledger at redis://… is not supported by this version; write the path of a file on a local disk");
+    insta::assert_snapshot!(mistakes(&[&to[..], &["--ledger", "redis://:hunter2@cache"]].concat()), @"--ledger: it contains a password, which would show in process lists, or to whoever reads the file; leave it out, and use ledger.password-file or ARCHIVER_LEDGER_PASSWORD, or give the whole URL as ARCHIVER_LEDGER");
+    let malformed = mistakes(&[&to[..], &["--ledger", "redis://:hunter2@cache:port"]].concat());
+    assert!(
+        malformed.starts_with("--ledger: it has a host or port that cannot be one; ") && !malformed.contains("hunter2")
+    );
     insta::assert_snapshot!(mistakes(&[&to[..], &["--retries", "0", "--limit-rate", "fast", "--jobs", "70000"]].concat()), @r"
         the configuration has 3 mistakes:
           --jobs: `70000` is neither `auto` nor a whole number from 1 to 65535

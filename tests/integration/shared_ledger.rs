@@ -260,7 +260,9 @@ fn a_server_that_restarts_empty_makes_no_second_copy_on_the_same_day() {
     let recorded = || shared.redis.cli(&["ZCARD", "{archiver}:recorded"]).parse() == Ok(all);
     wait_until("all are on record", recorded);
     for finished in watches.into_iter().map(stop) {
-        finished.assert_code(0);
+        // What one lost its claim of, the other may have archived without its knowing yet.
+        assert!(matches!(finished.code(), Some(0 | 4)), "{:?}", finished.stderr);
+        assert_eq!(Summary::of(&finished).total("failed"), 0);
     }
     eprintln!("3 restarts without data, {all} files");
     shared.assert_each_once();
@@ -278,6 +280,31 @@ fn a_dry_run_tells_what_would_be_archived_and_changes_nothing() {
     assert_eq!(Summary::of(&dry).total("skipped"), 8);
     assert_eq!(shared.redis.cli(&["DEBUG", "DIGEST"]), before);
     assert_eq!(names(&shared.site.remote()).len(), 5);
+}
+
+/// Beside whoever works with it: what is on record, and whether it stands.
+#[test]
+fn who_only_looks_sees_a_shared_ledger() {
+    let shared = Shared::new();
+    shared.write_all(0..12);
+    run(&mut shared.push(&[], FINE)).assert_code(0);
+    let before = shared.redis.cli(&["DEBUG", "DIGEST"]);
+    let ask = |command: &str| {
+        let mut command = shared.site.env.archiver([command]);
+        command.args(["--ledger", &shared.ledger]);
+        command
+    };
+    let status = run(&mut ask("status"));
+    status.assert_code(0);
+    assert!(status.stdout.contains(&shared.ledger) && status.stdout.contains("12"), "{}", status.stdout);
+    let mut verify = ask("verify");
+    verify.args(["--ssh-config", "none", "--to", &shared.site.server.url()]);
+    verify.arg("--identity").arg(shared.site.server.client_key());
+    verify.arg("--known-hosts").arg(shared.site.server.known_hosts());
+    let verified = run(&mut verify);
+    verified.assert_code(0);
+    assert!(verified.stdout.contains("checked 12 files"), "{}", verified.stdout);
+    assert_eq!(shared.redis.cli(&["DEBUG", "DIGEST"]), before);
 }
 
 /// A password: never in argv, and never shown.
