@@ -63,11 +63,8 @@ impl Redis {
             let line = line.unwrap_or_else(|| panic!("redis-server ended before it was ready:\n{said}"));
             said += &line;
             said.push('\n');
-            // A sentinel has no such line.
-            if line.contains("eady to accept connections unix")
-                || line.contains("connections at")
-                || line.contains("Sentinel ID is")
-            {
+            // As versions before and since 7.2 say it.
+            if line.contains("ready to accept connections at") || line.contains("Ready to accept connections unix") {
                 break;
             }
         }

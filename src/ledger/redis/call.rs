@@ -270,15 +270,17 @@ impl Calls {
         location: &str,
         reply: Value,
     ) -> Result<(String, String, usize, Vec<Expired>), LedgerError> {
-        let (from, last, looked_at, found): (String, String, usize, Vec<(String, String, Vec<u8>, Vec<u8>)>) =
-            read(location, reply)?;
-        let found = found.into_iter().map(|(id, recorded_at, local_path, path)| Expired {
-            id,
-            recorded_at,
-            local_path: OsString::from_vec(local_path).into(),
-            path,
+        let (from, last, looked_at, found): (String, String, usize, Vec<[Vec<u8>; 4]>) = read(location, reply)?;
+        let found = found.into_iter().map(|[id, recorded_at, local_path, path]| {
+            let [id, recorded_at] = [id, recorded_at].map(String::from_utf8);
+            Some(Expired {
+                id: id.ok()?,
+                recorded_at: recorded_at.ok()?,
+                local_path: OsString::from_vec(local_path).into(),
+                path,
+            })
         });
-        Ok((from, last, looked_at, found.collect()))
+        Ok((from, last, looked_at, found.collect::<Option<_>>().ok_or_else(|| strange(location))?))
     }
 
     pub(super) fn forget(&self, gone: &[Expired], next: &str) -> Request {
