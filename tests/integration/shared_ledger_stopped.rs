@@ -1,0 +1,67 @@
+//! Stopped at a failure point, as a machine is that sleeps, until another archiver has the file; and killed there.
+
+use archiver::failpoint::{Point, VARIABLE};
+use rustix::process::Signal;
+
+use super::{FINE, Shared};
+use crate::support::env::{DEADLINE, wait_until};
+use crate::watch::{Summary, names, stop, watching};
+
+/// Stopped at a moment of a file's way until its lease is over and another one has the file, then continued; or killed.
+fn one_ends_at(points: &[Point], what: &str) {
+    let mut reached = 0;
+    for point in points {
+        let shared = Shared::new();
+        let options = ["--after", "delete", "--jobs", "4"];
+        let mut victim = watching(shared.watch(&options, FINE).env(VARIABLE, format!("{}:3:{what}", point.name())));
+        shared.write_all(0..20);
+        match what {
+            "kill" => assert!(victim.ends_within(DEADLINE), "{point:?} was not reached"),
+            _ => wait_until(&format!("it is stopped at {point:?}"), || victim.is_stopped()),
+        }
+        reached += 1;
+        let survivor = watching(&mut shared.watch(&options, FINE));
+        shared.write_all(20..40);
+        wait_until("the other one has taken over all", || names(&shared.site.local()).is_empty());
+        if what == "stop" {
+            victim.signal(Signal::CONT);
+            // It goes on with what it had, and with what comes.
+            shared.write_all(40..50);
+            wait_until("all that came later is archived", || names(&shared.site.local()).is_empty());
+            // What it had is another one's now, so it may have been left to that.
+            let late = stop(victim);
+            assert!(matches!(late.code(), Some(0 | 4)), "{:?}", late.stderr);
+            assert_eq!(Summary::of(&late).total("failed"), 0);
+            assert!(Summary::of(&late).rows("deferred").all(|row| row["reason"].as_str().unwrap().contains("another")));
+        }
+        stop(survivor).assert_code(0);
+        shared.assert_each_once();
+    }
+    eprintln!("{what}: {reached} of {} points", points.len());
+    assert_eq!(reached, points.len());
+}
+
+#[test]
+fn a_late_owner_harms_nothing_before_its_commit() {
+    one_ends_at(&[Point::Claimed, Point::StagingOpened, Point::AllWritten, Point::LeaseConfirmed], "stop");
+}
+
+#[test]
+fn a_late_owner_harms_nothing_after_its_commit() {
+    one_ends_at(&[Point::Committed, Point::Recorded, Point::SetAside, Point::FileDisposed], "stop");
+}
+
+#[test]
+fn a_dead_owner_is_succeeded_wherever_it_died() {
+    one_ends_at(
+        &[
+            Point::Claimed,
+            Point::StagingOpened,
+            Point::LeaseConfirmed,
+            Point::Committed,
+            Point::Recorded,
+            Point::SetAside,
+        ],
+        "kill",
+    );
+}
