@@ -96,7 +96,9 @@ fn three_pushes_share_a_tree(after: &str) {
     const FILES: u64 = 400;
     let shared = Shared::new();
     shared.write_all(0..FILES);
-    let running: Vec<_> = (0..3).map(|_| Running::start(&mut shared.push(&["--after", after], FINE))).collect();
+    // With few in flight, no one of them can claim all before the others have begun.
+    let options = ["--after", after, "--jobs", "4"];
+    let running: Vec<_> = (0..3).map(|_| Running::start(&mut shared.push(&options, FINE))).collect();
     let finished: Vec<_> = running.into_iter().map(Running::finish).collect();
     for one in &finished {
         one.assert_code(0);
