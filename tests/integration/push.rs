@@ -78,7 +78,11 @@ pub struct Bench {
     login: Vec<OsString>,
     /// The destination's base on this machine.
     pub base: PathBuf,
+    /// How long a reply is waited for: short only where one never comes, for a busy machine is no broken one.
+    pub request_timeout: &'static str,
 }
+
+const PATIENT: &str = "60s";
 
 impl Bench {
     /// For a server of its own.
@@ -89,7 +93,7 @@ impl Bench {
     pub fn openssh_in(env: TestEnv, server: &OpenSsh) -> Self {
         let login =
             vec!["--identity".into(), server.client_key().into(), "--known-hosts".into(), server.known_hosts().into()];
-        Self { env, to: server.url(), login, base: server.local(&server.base()) }
+        Self::with_login(env, server.url(), login, server.local(&server.base()))
     }
 
     /// For a server of its own, through a relay.
@@ -110,12 +114,16 @@ impl Bench {
     /// For an embedded server of `env.remote()`, whose keys are where the binary looks for them by itself.
     pub fn embedded(env: TestEnv, server: &Embedded) -> Self {
         let (to, base) = (server.url("/"), env.remote());
-        Self { env, to, login: Vec::new(), base }
+        Self::of(env, to, base)
     }
 
     /// For a server that holds `base`, whose keys are where the binary looks for them by itself.
     pub fn of(env: TestEnv, to: String, base: PathBuf) -> Self {
-        Self { env, to, login: Vec::new(), base }
+        Self::with_login(env, to, Vec::new(), base)
+    }
+
+    fn with_login(env: TestEnv, to: String, login: Vec<OsString>, base: PathBuf) -> Self {
+        Self { env, to, login, base, request_timeout: PATIENT }
     }
 
     /// `archiver push` to the destination, into the directory `in`, with short pauses and a JSON summary.
@@ -149,7 +157,7 @@ impl Bench {
         command.env("ARCHIVER_SUMMARY", "json").env("ARCHIVER_LAYOUT", "in");
         command.env("ARCHIVER_LEDGER", self.ledger());
         command.env("ARCHIVER_RETRY__INITIAL_BACKOFF", "1ms").env("ARCHIVER_RETRY__MAX_BACKOFF", "20ms");
-        command.env("ARCHIVER_POOL__REQUEST_TIMEOUT", "2s");
+        command.env("ARCHIVER_POOL__REQUEST_TIMEOUT", self.request_timeout);
         command
     }
 
