@@ -174,14 +174,14 @@ impl Chaos {
             if let Some(first) = plan.first {
                 self.act(plan.made);
                 let nth = if first == Point::SomeWritten { self.random.random_range(1..12) } else { 1 };
-                if !self.kill_at(first, nth, None, Told::AsEver) {
+                if !self.kill_at(first, nth, None, Told::AsEver, attempt) {
                     continue;
                 }
                 self.act(plan.between);
             } else {
                 self.act(plan.made);
             }
-            if self.kill_at(point, nth, plan.changed_at, plan.after) {
+            if self.kill_at(point, nth, plan.changed_at, plan.after, attempt) {
                 return;
             }
         }
@@ -205,7 +205,7 @@ impl Chaos {
     }
 
     /// Whether the run died there; otherwise it ended, or had to be killed elsewhere.
-    fn kill_at(&mut self, point: Point, nth: usize, changed_at: Option<Point>, told: Told) -> bool {
+    fn kill_at(&mut self, point: Point, nth: usize, changed_at: Option<Point>, told: Told, attempt: usize) -> bool {
         let mut armed = format!("{}:{nth}:kill", point.name());
         if let Some(changed_at) = changed_at {
             armed += &format!(",{}:1:stop", changed_at.name());
@@ -225,8 +225,12 @@ impl Chaos {
                 running.signal(Signal::CONT);
             }
         }
-        // A push ends by itself; a watch that does not get there within this time needs other files.
-        let limit = if self.scenario.mode == Mode::Push { DEADLINE } else { 4 * BUSY };
+        // A push ends by itself. A watch that does not get there within this time needs other files; or more time, on a
+        // busy machine.
+        let limit = match self.scenario.mode {
+            Mode::Push => DEADLINE,
+            Mode::Watch => DEADLINE.min(4 * BUSY * (1 << attempt.min(8))),
+        };
         let died = running.ends_within(limit);
         if !died {
             running.signal(Signal::KILL);
