@@ -197,21 +197,27 @@ impl Job<'_> {
 
     /// Gives a file its name back, or a visible one beside it, which is returned.
     fn restore(&self, original: &Place, aside: &Place) -> Result<Option<PathBuf>, DisposeError> {
-        let mut name = original.name.clone();
-        for number in 1_u32.. {
+        // First without another handle, of which there may be none left.
+        match aside.rename_to(original) {
+            Ok(()) => {
+                reach(Point::PutBack);
+                return Ok(None);
+            }
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(self.failed(errno)),
+        }
+        let mut name = name_beside(&original.name, self.key_id);
+        for number in 2_u32.. {
             let place = original.beside(name).map_err(|errno| self.failed(errno))?;
             match aside.rename_to(&place) {
                 Ok(()) => {
                     reach(Point::PutBack);
-                    return Ok((number > 1).then(|| self.absolute().with_file_name(place.name)));
+                    return Ok(Some(self.absolute().with_file_name(place.name)));
                 }
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(self.failed(errno)),
             }
-            name = match number {
-                1 => name_beside(&original.name, self.key_id),
-                number => fitted("", &original.name, OsStr::new(&format!(".{}-{number}", self.key_id))),
-            };
+            name = fitted("", &original.name, OsStr::new(&format!(".{}-{number}", self.key_id)));
         }
         Err(self.failed(Errno::EXIST))
     }

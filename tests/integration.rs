@@ -48,6 +48,10 @@ mod watch_clock;
 mod watch_crash;
 #[path = "integration/watch_files.rs"]
 mod watch_files;
+#[path = "integration/watch_hung.rs"]
+mod watch_hung;
+#[path = "integration/watch_idle.rs"]
+mod watch_idle;
 #[path = "integration/watch_leftovers.rs"]
 mod watch_leftovers;
 #[path = "integration/watch_lifecycle.rs"]

@@ -128,7 +128,7 @@ fn attend(engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) -> JoinSet<(
     if let (Input::Watch, Some(file)) = (input, engine.settings.watch.until.clone()) {
         let (engine, shutdown) = (engine.clone(), shutdown.clone());
         tasks.spawn(async move {
-            if engine.stop.run_until_cancelled(watch::await_file(&file)).await.is_some() {
+            if engine.stop.run_until_cancelled(watch::await_file(&engine.desk, &file)).await.is_some() {
                 info!(file = %display::path(&file), "the stop file appeared: finishing what is under way");
                 shutdown.drain();
             }

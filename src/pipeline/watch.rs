@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+use super::desk::Desk;
 use super::engine::{Engine, Resting, RunError};
 use super::intake::{BATCH, Intake, Ready, Told, Unseen, problem_row, sleep_until};
 use super::names::{Entry, Named};
@@ -91,12 +92,13 @@ fn look_interval() -> tokio::time::Interval {
     interval
 }
 
-/// Returns once something stands at the path.
-pub async fn await_file(path: &Path) {
+/// Returns once something stands at the path, which may be on a filesystem that hangs.
+pub async fn await_file(desk: &Desk, path: &Path) {
     let mut looks = look_interval();
     loop {
         looks.tick().await;
-        if path.symlink_metadata().is_ok() {
+        let path = path.to_owned();
+        if desk.run(move || path.symlink_metadata().is_ok()).await == Ok(true) {
             return;
         }
     }

@@ -29,10 +29,16 @@ mod crash;
 mod direct;
 #[path = "push_faults.rs"]
 mod faults;
+#[path = "push_floods.rs"]
+mod floods;
 #[path = "push_hostile_login.rs"]
 mod hostile_login;
+#[path = "push_killed_server.rs"]
+mod killed_server;
 #[path = "push_ledger.rs"]
 mod ledger;
+#[path = "push_limits.rs"]
+mod limits;
 #[path = "push_list.rs"]
 mod list;
 #[path = "push_login.rs"]
@@ -144,7 +150,6 @@ impl Bench {
     }
 
     /// `archiver watch`, as [`Bench::push`].
-    #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "for the kill test"))]
     pub fn watch<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.bare("watch", arguments);
         command.args(["--to", &self.to]).args(&self.login);

@@ -254,6 +254,11 @@ impl OpenSsh {
         self.sessions_of(listener).into_iter().for_each(|session| signal(session, Signal::CONT));
     }
 
+    /// How many connections have processes of their own.
+    pub fn sessions(&self) -> usize {
+        self.child.as_ref().map_or(0, |listener| self.sessions_of(listener.id()).len())
+    }
+
     /// The processes below the listener.
     fn sessions_of(&self, pid: u32) -> Vec<u32> {
         let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();

@@ -452,9 +452,16 @@ impl Inner {
     }
 
     fn outage(&self, state: &mut State, cause: Cause, error: &DestinationError) {
-        state.last_error = Some(error.clone());
+        // A refusal that turns up while the destination is out (it came back with another host key, say) is news.
+        let told = state.last_error.replace(error.clone()).is_some_and(|last| last.why == error.why);
+        let is_refusal = error.consequence == Consequence::Refusal;
         match state.breaker.failed(cause, Instant::now(), rand::random()) {
             Opened::Already => return,
+            Opened::Now(pause) | Opened::Again(pause) if is_refusal && !told => {
+                let pause = humantime::format_duration(rounded(pause));
+                let hint = error.hint.as_deref().unwrap_or("look at the server");
+                tracing::warn!("destination {} is out: {error}; {hint}; retrying in {pause}", self.name());
+            }
             Opened::Now(pause) => {
                 let pause = humantime::format_duration(rounded(pause));
                 tracing::warn!("destination {} is out: {error}; retrying in {pause}", self.name());

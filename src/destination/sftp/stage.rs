@@ -271,7 +271,7 @@ impl Stage<'_> {
         let sync = async {
             match self.durability {
                 Durability::Synced if self.session.features().fsync => {
-                    self.session.fsync(file).await?;
+                    self.session.fsync(file).await.map_err(unsynced)?;
                     reach(Point::Synced);
                     Ok(())
                 }
@@ -289,6 +289,17 @@ impl Stage<'_> {
         reach(Point::Closed);
         synced?;
         Ok(Staged { size: stat?.size, attributes: attributes?, readback: None })
+    }
+}
+
+/// A server that announces `fsync@openssh.com` and refuses it may never do otherwise: its filesystem cannot, say.
+fn unsynced(error: DestinationError) -> DestinationError {
+    match error.consequence {
+        Consequence::File => error.hint(
+            "where this server always refuses it, set `fsync = \"never\"` (`--fsync never`): a power cut of the server may \
+             then cost a file that counts as archived",
+        ),
+        _ => error,
     }
 }
 

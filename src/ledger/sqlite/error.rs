@@ -61,9 +61,25 @@ pub(super) fn sqlite(path: &Path, error: &rusqlite::Error) -> LedgerError {
         ),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => unusable(
             path,
-            format!("{error}; the file and its directory must be writable by this user, or name another with --ledger"),
+            format!(
+                "{error}; the file and its directory must be writable by this user, or name another with --ledger; or too \
+                 many files are open (`ulimit -n`)"
+            ),
+        ),
+        // A full disk has a code of its own; what is left is a broken one, and a limit of this process.
+        Some(ErrorCode::SystemIoFailure) if is_refused_write(error) => unavailable(
+            path,
+            format!("{error}: it cannot be written to; look at its disk, and at the limit of file sizes (`ulimit -f`)"),
         ),
         Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => unavailable(path, error.to_string()),
         Some(_) => unusable(path, error.to_string()),
     }
+}
+
+/// Whether no more bytes could be written: a full disk, or a file that would be longer than this process may write.
+pub(super) fn is_refused_write(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE};
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || code.is_some_and(|code| [SQLITE_IOERR_WRITE, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_SHMSIZE].contains(&code))
 }
