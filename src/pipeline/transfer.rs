@@ -9,10 +9,13 @@
 //! 5. A lost reply to the rename is ambiguous: the next attempt looks at both names before it sends a byte.
 //! 6. The record is durable before the local file is touched (G2), and disposal removes that version only.
 
+use std::time::Instant;
+
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
 use super::engine::{Engine, Job, Patience};
+use super::kept::kept;
 use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version, Whole};
 use crate::destination::error::StatusCode;
@@ -21,11 +24,12 @@ use crate::destination::sftp::direct::Choice;
 use crate::destination::sftp::pool::{Load, Slot};
 use crate::destination::sftp::publish::Published;
 use crate::destination::sftp::session::Session;
-use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept, WINDOW_BYTES};
+use crate::destination::sftp::stage::{Acknowledged, Before, Body, WINDOW_BYTES};
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{Deferral, OnConflict, Publish, RemotePath, Sha256Digest, Status, display};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{LedgerError, Record, Release, Staged};
+use crate::report::RetryClass;
 
 /// What a transfer came to.
 #[derive(Debug)]
@@ -106,6 +110,7 @@ impl Done {
 #[derive(Debug)]
 struct Trouble {
     why: String,
+    class: RetryClass,
     then: Then,
 }
 
@@ -197,9 +202,13 @@ impl<'a> Transfer<'a> {
             self.attempts += 1;
             reach(Point::Begun);
             // On the heap, for as long as there is a slot: those that wait for one are many, and their tasks small.
+            let began = Instant::now();
             let halt = match Box::pin(self.attempt(&slot)).await {
                 Ok(done) => {
                     self.engine.archive(self.job).pool().succeeded();
+                    if let Done::Stands(..) = done {
+                        self.job.claimed.committed(began.elapsed());
+                    }
                     return Ok(Outcome::Done(done));
                 }
                 Err(halt) => halt,
@@ -226,7 +235,7 @@ impl<'a> Transfer<'a> {
                 }
                 Halt::Local(ReadError::Failed(why)) => {
                     self.clean(&slot).await;
-                    Trouble { why, then: Then::TryAgain }
+                    Trouble { why, class: RetryClass::File, then: Then::TryAgain }
                 }
                 Halt::Remote(error) => Box::pin(self.judge(&slot, &error)).await,
             };
@@ -234,11 +243,14 @@ impl<'a> Transfer<'a> {
             debug!(path = %display::path(&self.job.version.candidate.absolute()), attempt = self.attempts, why = trouble.why, "attempt failed");
             match trouble.then {
                 // Not this file's fault: the breaker holds all work, and no attempt is burnt.
-                Then::Wait => self.attempts -= 1,
+                Then::Wait => {
+                    self.attempts -= 1;
+                    self.engine.reporter.retried(RetryClass::Destination);
+                }
                 Then::TryAgain if self.attempts < retry.max_attempts => {
                     let delay = retry.backoff.delay(self.attempts, rand::random());
                     let path = self.job.version.candidate.absolute();
-                    self.engine.reporter.retrying(&path, self.attempts, delay, &trouble.why);
+                    self.engine.reporter.retrying(trouble.class, &path, self.attempts, delay, &trouble.why);
                     self.place.rest(delay).await;
                 }
                 Then::TryAgain | Then::GiveUp => {
@@ -269,7 +281,12 @@ impl<'a> Transfer<'a> {
             _ if self.hopeless(error) => Then::GiveUp,
             _ => Then::TryAgain,
         };
-        Trouble { why: describe(error), then }
+        let class = match error.consequence {
+            Consequence::Session => RetryClass::Session,
+            Consequence::File | Consequence::Policy => RetryClass::File,
+            Consequence::Outage | Consequence::Refusal => RetryClass::Destination,
+        };
+        Trouble { why: describe(error), class, then }
     }
 
     /// Whether trying again cannot help: what nobody will change, or what only a person can, who is not there to do it
@@ -369,7 +386,7 @@ impl<'a> Transfer<'a> {
     ) -> Result<Sha256Digest, Halt> {
         let archive = self.engine.archive(self.job);
         let _memory = self.engine.memory.acquire_many(memory_kib(delivery.size)).await;
-        let progress = self.engine.reporter.started(&self.job.version.candidate.absolute(), delivery.size);
+        let progress = self.job.claimed.started();
         let sent = |acknowledged| match acknowledged {
             Acknowledged::Sent(bytes) => progress.sent(bytes),
             Acknowledged::Resumed(bytes) => progress.resumed(bytes),
@@ -563,10 +580,6 @@ fn describe(error: &DestinationError) -> String {
     }
 }
 
-fn kept(mtime_secs: i64, mode: u32) -> Kept {
-    Kept { mtime: mtime_v3(mtime_secs), mode: remote_mode(mode) }
-}
-
 /// Reading a whole large file takes a thread of its own.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
@@ -574,17 +587,6 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|panic| Err(ReadError::Failed(format!("reading it failed: {panic}"))))
-}
-
-/// SFTP version 3 has 32 bits for seconds: times before 1970 become 1970, times from 2106 on stay at the last second.
-fn mtime_v3(seconds: i64) -> u32 {
-    u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
-}
-
-/// Permission bits without set-ID and sticky bits, which mean something else to another machine's users, and with
-/// read permission for the owner, without which nobody could verify the file.
-fn remote_mode(mode: u32) -> u32 {
-    mode & 0o777 | 0o400
 }
 
 /// What one upload holds in memory: a small file, or the window of a large one and what was read ahead.
