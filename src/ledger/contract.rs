@@ -368,7 +368,24 @@ pub async fn disposals_without_an_end_are_found(world: impl World) {
     assert_eq!(undisposed_keys(&*b).await, [key("begun")]);
     b.disposing(&key("begun")).await.unwrap();
     assert!(undisposed_keys(&*b).await.is_empty());
+    // It cannot be done now: whoever looks next takes it up, this owner, too.
+    b.postponed(&key("begun")).await.unwrap();
+    assert_eq!(undisposed_keys(&*b).await, [key("begun")]);
+    b.disposing(&key("begun")).await.unwrap();
     b.disposed(&key("begun")).await.unwrap();
+    b.postponed(&key("begun")).await.unwrap();
+    assert!(undisposed_keys(&*b).await.is_empty());
+    // On its way into quarantine, without a record.
+    let c = world.join().await;
+    let failed = claim(&*c, "failed", "failed").await;
+    let release =
+        Release::Failed { reason: "r".into(), attempts: 1, staged: Staged::Nothing, intention: Intention::Dispose };
+    c.release(&failed, release).await.unwrap();
+    lost(b.disposing(&key("failed")).await);
+    world.kill(c).await;
+    b.disposing(&key("failed")).await.unwrap();
+    lost(world.join().await.disposing(&key("failed")).await);
+    b.disposed(&key("failed")).await.unwrap();
     // Somebody archives it again: hands off.
     let c = world.join().await;
     claimed(ask(&*c, forced("never", "/2")).await);

@@ -206,9 +206,9 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Orphan>, Cursor), LedgerError>;
 
-    /// Entries whose disposal began ([`Ledger::record`], [`Ledger::disposing`], [`Release::Failed`]) and was not confirmed, because a process died
-    /// between the two. Those of live owners, the caller included, are left out. A page shorter than `limit` is the
-    /// last.
+    /// Entries whose disposal began ([`Ledger::record`], [`Ledger::disposing`], [`Release::Failed`]) and was not confirmed,
+    /// because a process died between the two, or was postponed. Those of live owners, the caller included, are left out;
+    /// whoever takes one up says so first ([`Ledger::disposing`]). A page shorter than `limit` is the last.
     async fn undisposed(
         &self,
         destination: &str,
@@ -216,9 +216,13 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Undisposed>, Cursor), LedgerError>;
 
-    /// Notes that disposal of the local file of an entry that was recorded before begins. Idempotent for the owner. Fails with
-    /// [`LedgerError::LeaseLost`] where no record stands, a live owner claimed the file again, or another one disposes
-    /// of it: the file must then be left alone.
+    /// Notes that this owner's disposal of the local file of an entry did not come to its end: [`Ledger::undisposed`] names
+    /// it from now on to everybody, this owner included.
+    async fn postponed(&self, key: &FileKey) -> Result<(), LedgerError>;
+
+    /// Notes that disposal of the local file of an entry begins that was recorded before, or goes on that began before.
+    /// Idempotent for the owner. Fails with [`LedgerError::LeaseLost`] where there is neither, a live owner claimed the
+    /// file again, or another one disposes of it: the file must then be left alone.
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError>;
 
     /// Adds rows to this owner's run, or replaces those of the same source, path and file version; but that a version

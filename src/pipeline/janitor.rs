@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+use super::disposal::Stays;
 use super::engine::{Engine, Source};
 use super::names::Entry;
 use super::read::Version;
 use crate::destination::sftp::Load;
+use crate::dispose;
 use crate::domain::{After, Fingerprint, KeyId, Repeat, display};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, Release, Staged, Undisposed};
@@ -51,44 +53,59 @@ async fn finish_disposal(engine: &Arc<Engine>, undisposed: Undisposed) -> Result
     let of_source =
         |source: &&Source| engine.destinations[source.destination] == key.destination && *source.name == *key.source;
     let source = engine.sources.iter().find(of_source);
-    let remark = match source.map(|source| (source, candidate_of(source, &local_path))) {
+    let found = source.map(|source| (source, candidate_of(source, &local_path)));
+    if matches!(found, Some((_, None))) {
         // Some other run's paths.
-        Some((_, None)) => return Ok(()),
-        // On its way into quarantine: it is tried again.
-        Some((_, Some(_))) if record.is_none() => put_back(&local_path, key.id()).await,
-        Some((source, Some(candidate))) if source.after != After::Keep => {
+        return Ok(());
+    }
+    // Another process may have found it, too.
+    match engine.hold(|| engine.ledger.disposing(&key)).await {
+        Ok(()) => {}
+        Err(LedgerError::LeaseLost) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let disposal = match found {
+        Some((source, Some(candidate))) if record.is_some() && source.after != After::Keep => {
             let marker = source.marker_of(&candidate.path);
             let version = Version { candidate, fingerprint: key.fingerprint };
             engine.dispose_version(&version, marker.as_ref(), key.id(), source.after.clone()).await
         }
-        // The source is gone from the settings, or asks for no disposal any more.
-        _ => put_back(&local_path, key.id()).await,
+        // On its way into quarantine: it is tried again. Or the source is gone from the settings, or asks for no disposal
+        // any more.
+        _ => put_back(engine, &local_path, key.id()).await,
     };
-    if let Some(remark) = remark {
-        warn!(path = %display::path(&local_path), remark, "a disposal that was cut short");
+    if let Err(Stays { why, .. }) = &disposal {
+        warn!(path = %display::path(&local_path), remark = why, "a disposal that was cut short");
     }
-    engine.hold(|| engine.ledger.disposed(&key)).await?;
+    engine.disposed(&key, &disposal).await?;
     reach(Point::UndisposedDone);
     Ok(())
 }
 
-/// Gives a file that was set aside its name back. `None` where all went well.
-async fn put_back(path: &Path, key: KeyId) -> Option<String> {
-    let (parent, name) = (path.parent()?.to_owned(), BelowRoot::new(path.file_name()?)?);
+/// Gives a file that was set aside its name back.
+async fn put_back(engine: &Engine, path: &Path, key: KeyId) -> Result<(), Stays> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(BelowRoot::new)) else { return Ok(()) };
+    let (parent, shown) = (parent.to_owned(), path.to_owned());
+    let turn = engine.disposals.take(key).await;
     let restored = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let root = match RootDir::open(&parent) {
             Ok(root) => root,
-            // The directory went away, and all in it.
-            Err(_) => return Ok(None),
+            // It went away, and all in it.
+            Err(OpenError::Vanished { .. }) => return Ok(()),
+            Err(error) => return Err(Stays::unknown(error)),
         };
-        crate::dispose::restore(&root, &name, key)
+        match dispose::restore(&root, &name, key) {
+            Ok(Some(at)) => {
+                let remark = format!("the local file stays, as {}", display::path(&at));
+                warn!(path = %display::path(&shown), remark, "a disposal that was cut short");
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(Stays::hidden(error, dispose::set_aside(&root, &name, key))),
+        }
     });
-    match restored.await {
-        Ok(Ok(None)) => None,
-        Ok(Ok(Some(at))) => Some(format!("the local file stays, as {}", display::path(&at))),
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(panic) => Some(panic.to_string()),
-    }
+    restored.await.unwrap_or_else(|panic| Err(Stays::unknown(panic)))
 }
 
 /// The file as a candidate of its source; `None` where no root of the source holds it.

@@ -2,6 +2,7 @@
 
 pub mod build;
 pub mod desk;
+mod disposal;
 pub mod engine;
 pub mod intake;
 pub mod janitor;

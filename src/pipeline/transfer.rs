@@ -412,7 +412,7 @@ impl<'a> Transfer<'a> {
         match self.engine.source(self.job).rules.on_conflict {
             OnConflict::Overwrite => {
                 let claim = &self.job.claim;
-                Some(self.engine.turns.take(&claim.key.destination, &claim.remote).await)
+                Some(self.engine.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
             }
             OnConflict::Rename | OnConflict::Skip | OnConflict::Fail => None,
         }

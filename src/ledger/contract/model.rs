@@ -32,6 +32,10 @@ pub enum Step {
         owner: usize,
         key: usize,
     },
+    Postponed {
+        owner: usize,
+        key: usize,
+    },
     Renew {
         owner: usize,
     },
@@ -50,6 +54,8 @@ pub enum Step {
     },
 }
 
+/// Whose a postponed disposal is.
+const NOBODY: OwnerId = OwnerId(0);
 const OWNERS: usize = 2;
 const KEYS: usize = 3;
 /// Shorter than the retention of every [`World`].
@@ -76,6 +82,7 @@ pub fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step
         4 => (0..4_usize, release).prop_map(|(claim, release)| Step::Release { claim, release }),
         2 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposing { owner, key }),
         1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposed { owner, key }),
+        1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Postponed { owner, key }),
         1 => (0..OWNERS).prop_map(|owner| Step::Renew { owner }),
         2 => Just(Step::Pass),
         1 => (-4..4).prop_map(|leases| Step::Jump { leases }),
@@ -201,7 +208,7 @@ impl<W: World> Model<W> {
                 let result = self.ledgers[owner].disposing(&self::key(&key.to_string())).await;
                 let me = self.ledgers[owner].owner();
                 let allowed = self.entries[key].as_ref().is_some_and(|entry| {
-                    entry.record.is_some()
+                    (entry.record.is_some() || entry.disposer.is_some())
                         && self.held(entry.owner, owner).is_none()
                         && self.held(entry.disposer, owner).is_none_or(|disposer| disposer == me)
                 });
@@ -214,6 +221,13 @@ impl<W: World> Model<W> {
                 self.ledgers[owner].disposed(&self::key(&key.to_string())).await.unwrap();
                 if let Some(entry) = &mut self.entries[key] {
                     entry.disposer = None;
+                }
+            }
+            Step::Postponed { owner, key } => {
+                self.ledgers[owner].postponed(&self::key(&key.to_string())).await.unwrap();
+                let me = self.ledgers[owner].owner();
+                if let Some(entry) = self.entries[key].as_mut().filter(|entry| entry.disposer == Some(me)) {
+                    entry.disposer = Some(NOBODY);
                 }
             }
             Step::Renew { owner } => {

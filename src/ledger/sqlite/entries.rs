@@ -15,6 +15,9 @@ use super::presence::Owners;
 use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
 use crate::ledger::{Claim, ClaimReply, ClaimRequest, Intention, Record, Release, Staged};
 
+/// An owner that never lived.
+const NOBODY: OwnerId = OwnerId(0);
+
 /// The entries as one transaction sees them.
 pub(super) struct Entries<'a> {
     pub(super) connection: &'a Connection,
@@ -232,7 +235,10 @@ impl Entries<'_> {
     pub(super) fn disposing(&mut self, id: EntryId) -> Changed {
         let found = self
             .connection
-            .prepare_cached("SELECT seq, owner, disposer FROM entry WHERE id = ?1 AND recorded_at IS NOT NULL")?
+            .prepare_cached(
+                "SELECT seq, owner, disposer FROM entry \
+                 WHERE id = ?1 AND (recorded_at IS NOT NULL OR disposer IS NOT NULL)",
+            )?
             .query_row([id], |row| Ok((row.get::<_, i64>(0)?, owner_at(row, 1)?, owner_at(row, 2)?)))
             .optional()?;
         let Some((seq, owner, disposer)) = found else { return Err(Failure::LeaseLost) };
@@ -254,6 +260,13 @@ impl Entries<'_> {
         self.connection
             .prepare_cached("UPDATE entry SET disposer = NULL WHERE id = ?1 AND disposer IS NOT NULL")?
             .execute([id])?;
+        Ok(())
+    }
+
+    pub(super) fn postponed(&self, id: EntryId) -> Changed {
+        self.connection
+            .prepare_cached("UPDATE entry SET disposer = ?1 WHERE id = ?2 AND disposer = ?3")?
+            .execute(params![blob(NOBODY), id, blob(self.owner)])?;
         Ok(())
     }
 

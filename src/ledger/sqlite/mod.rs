@@ -234,6 +234,11 @@ impl Ledger for SqliteLedger {
         self.writer.call(move |store| store.entries()?.disposed(id)).await
     }
 
+    async fn postponed(&self, key: &FileKey) -> Result<(), LedgerError> {
+        let id = EntryId::of(key);
+        self.writer.call(move |store| store.entries()?.postponed(id)).await
+    }
+
     async fn recorded(&self, keys: Vec<FileKey>) -> Result<Vec<Option<Record>>, LedgerError> {
         self.writer
             .call(move |store| {
