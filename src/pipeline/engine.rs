@@ -309,12 +309,12 @@ impl Engine {
     }
 
     /// Makes the commit durable in the ledger, and with it the intention to dispose of the local file.
-    pub async fn record(&self, job: &Job, record: Record) -> Result<Intention, LedgerError> {
+    pub async fn record(&self, job: &Job, claim: &Claim, record: Record) -> Result<Intention, LedgerError> {
         let intention = match self.source(job).after {
             After::Keep => Intention::LeaveAlone,
             After::Delete | After::Move(_) => Intention::Dispose,
         };
-        self.hold(|| self.ledger.record(&job.claim, record.clone(), intention)).await?;
+        self.hold(|| self.ledger.record(claim, record.clone(), intention)).await?;
         reach(Point::Recorded);
         if intention == Intention::Dispose {
             reach(Point::Disposing);

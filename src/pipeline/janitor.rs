@@ -10,11 +10,15 @@ use super::disposal::Stays;
 use super::engine::{Engine, Source};
 use super::names::Entry;
 use super::read::Version;
+use crate::destination::DestinationError;
 use crate::destination::sftp::Load;
+use crate::destination::sftp::stage::Left;
 use crate::dispose;
 use crate::domain::{After, Fingerprint, KeyId, Repeat, display};
 use crate::failpoint::{Point, reach};
-use crate::ledger::{ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, Release, Staged, Undisposed};
+use crate::ledger::{
+    Claim, ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, OrphanState, Release, Staged, Undisposed,
+};
 use crate::localfs::{OpenError, RootDir};
 use crate::source::{BelowRoot, Candidate, Root};
 
@@ -116,8 +120,9 @@ fn candidate_of(source: &Source, path: &Path) -> Option<Candidate> {
     source.entries.iter().map(Entry::root).find_map(holding)
 }
 
-/// Removes temporary names whose local file went away or became another version. Those of files that still stand are
-/// taken up by whoever claims the file again.
+/// Removes temporary names whose local file went away, became another version, or is archived. Those of files that are still
+/// to be archived are taken up by whoever claims the file again. What is seen to be gone is looked for once more another
+/// time: a server may be slow to carry out what an owner asked for before it died.
 pub async fn remove_orphans(engine: &Arc<Engine>) -> Result<(), LedgerError> {
     // Side by side, for one of them may be out.
     let destinations = (0..engine.destinations.len()).map(|destination| remove_orphans_at(engine, destination));
@@ -158,10 +163,12 @@ pub async fn keep_house(engine: &Arc<Engine>) {
 }
 
 async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan) -> Result<(), LedgerError> {
-    let (path, fingerprint) = (orphan.local_path.clone(), orphan.key.fingerprint);
-    match tokio::task::spawn_blocking(move || stands(&path, fingerprint)).await {
-        Ok(false) => {}
-        Ok(true) | Err(_) => return Ok(()),
+    if orphan.state == OrphanState::Unfinished {
+        let (path, fingerprint) = (orphan.local_path.clone(), orphan.key.fingerprint);
+        match tokio::task::spawn_blocking(move || stands(&path, fingerprint)).await {
+            Ok(false) => {}
+            Ok(true) | Err(_) => return Ok(()),
+        }
     }
     let request = ClaimRequest {
         key: orphan.key.clone(),
@@ -173,10 +180,13 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
     let Some(ClaimReply::Claimed(claim)) = reply else { return Ok(()) };
     reach(Point::OrphanClaimed);
     let staged = match remove_all(engine, destination, &claim).await {
-        Ok(()) => {
+        Ok(removed) => {
             reach(Point::OrphanRemoved);
-            info!(path = %display::path(&orphan.local_path), "removed what an earlier run left on the server for a file that is gone");
-            Staged::Nothing
+            if removed > 0 {
+                info!(path = %display::path(&orphan.local_path), "removed what an earlier run left on the server");
+            }
+            let is_last_look = claim.predecessors.iter().all(|token| orphan.gone.contains(token));
+            if is_last_look { Staged::Nothing } else { Staged::Gone }
         }
         Err(error) => {
             warn!(%error, "what an earlier run left on the server stays for now");
@@ -191,17 +201,16 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
     Ok(())
 }
 
-async fn remove_all(
-    engine: &Engine,
-    destination: usize,
-    claim: &crate::ledger::Claim,
-) -> Result<(), crate::destination::DestinationError> {
+/// How many of the predecessors' names stood.
+async fn remove_all(engine: &Engine, destination: usize, claim: &Claim) -> Result<usize, DestinationError> {
     let archive = &engine.archives[destination];
     let session = archive.session(Load::Light).await?;
+    let mut removed = 0;
     for token in &claim.predecessors {
-        archive.remove_left(&session, &claim.remote.staging(claim.key.id(), *token)).await?;
+        let left = archive.remove_left(&session, &claim.remote.staging(claim.key.id(), *token)).await?;
+        removed += usize::from(left == Left::File);
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Whether the path still stands for this version. What cannot be told counts as standing.

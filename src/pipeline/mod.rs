@@ -1,5 +1,6 @@
 //! The workers. Components meet here and nowhere else.
 
+mod attempt;
 pub mod build;
 pub mod desk;
 mod disposal;
@@ -14,6 +15,8 @@ pub mod push;
 pub mod read;
 pub mod run;
 mod scans;
+#[cfg(test)]
+mod testing;
 pub mod transfer;
 mod turns;
 pub mod watch;

@@ -12,6 +12,7 @@
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
+use super::attempt::{Done, Halt, Then, Trouble};
 use super::engine::{Engine, Job, Patience};
 use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version, Whole};
@@ -25,7 +26,7 @@ use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept, WINDOW_B
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{Deferral, OnConflict, Publish, RemotePath, Sha256Digest, Status, display};
 use crate::failpoint::{Point, reach};
-use crate::ledger::{LedgerError, Record, Release, Staged};
+use crate::ledger::{Claim, LedgerError, Record, Release, Staged};
 
 /// What a transfer came to.
 #[derive(Debug)]
@@ -55,69 +56,6 @@ pub enum Standing {
     Superseded,
 }
 
-/// Why an attempt ended without a commit.
-#[derive(Debug)]
-enum Halt {
-    Local(ReadError),
-    Remote(DestinationError),
-    Ledger(LedgerError),
-}
-
-impl From<ReadError> for Halt {
-    fn from(error: ReadError) -> Self {
-        Self::Local(error)
-    }
-}
-
-impl From<DestinationError> for Halt {
-    fn from(error: DestinationError) -> Self {
-        Self::Remote(error)
-    }
-}
-
-impl From<LedgerError> for Halt {
-    fn from(error: LedgerError) -> Self {
-        Self::Ledger(error)
-    }
-}
-
-/// What an attempt that went through came to.
-#[derive(Debug)]
-enum Done {
-    /// The bytes with this digest stand under this name; perhaps with a remark.
-    Stands(RemotePath, Sha256Digest, Option<String>),
-    /// Other bytes have this name, and the policy is to skip.
-    TurnedAway(RemotePath),
-}
-
-impl Done {
-    fn of(published: Published, digest: Sha256Digest) -> Self {
-        match published {
-            Published::At(name) => Self::Stands(name, digest, None),
-            Published::AlreadyAt(name) => {
-                Self::Stands(name, digest, Some("the same bytes stood there already".to_owned()))
-            }
-            Published::SkippedFor(name) => Self::TurnedAway(name),
-        }
-    }
-}
-
-/// An attempt that did not go through.
-#[derive(Debug)]
-struct Trouble {
-    why: String,
-    then: Then,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    /// As soon as the destination is back.
-    Wait,
-    /// After a pause, as long as attempts are left.
-    TryAgain,
-    GiveUp,
-}
-
 /// How the attempts at a file ended.
 #[derive(Debug)]
 enum Outcome {
@@ -135,6 +73,8 @@ pub struct Transfer<'a> {
     attempts: u32,
     /// Whether our temporary name may stand on the server.
     staged: Staged,
+    /// Whether a session broke meanwhile: the server may still carry out what it was asked for under that name.
+    late: bool,
     /// The final name that was being written directly when the session broke.
     begun: Option<RemotePath>,
     /// Whether predecessors' names were dealt with.
@@ -160,6 +100,7 @@ impl<'a> Transfer<'a> {
             staging: job.claim.remote.staging(job.claim.key.id(), job.claim.token),
             attempts: 0,
             staged: Staged::Nothing,
+            late: false,
             begun: None,
             inherited: if job.claim.predecessors.is_empty() { Inherited::Settled } else { Inherited::Unknown },
             ambiguous: None,
@@ -255,7 +196,10 @@ impl<'a> Transfer<'a> {
     /// What an error of the destination means for this file. Cleans up, and tells the pool.
     async fn judge(&mut self, slot: &Slot, error: &DestinationError) -> Trouble {
         match error.consequence {
-            Consequence::Session => slot.broken(),
+            Consequence::Session => {
+                slot.broken();
+                self.late |= self.staged == Staged::Maybe;
+            }
             Consequence::File | Consequence::Policy | Consequence::Outage | Consequence::Refusal => {
                 self.clean(slot).await;
             }
@@ -301,6 +245,7 @@ impl<'a> Transfer<'a> {
         let digest = self.upload(session, &delivery, before).await?;
         let _turn = self.turn().await;
         self.confirm().await?;
+        self.disarm(session).await?;
         match self.engine.archive(self.job).commit(session, &delivery, &digest).await {
             Ok(published) => {
                 reach(Point::Committed);
@@ -378,10 +323,13 @@ impl<'a> Transfer<'a> {
         let (staged, digest) = if delivery.size <= SMALL_BYTES {
             let Whole { bytes, digest, mode, mtime_secs } = self.local(move || version.read_whole()).await?;
             self.staged = Staged::Maybe;
-            (archive.stage(session, delivery, before, kept(mtime_secs, mode), Body::Whole(bytes), &sent).await?, digest)
+            (
+                archive.stage(session, delivery, before, Kept::of(mtime_secs, mode), Body::Whole(bytes), &sent).await?,
+                digest,
+            )
         } else {
             let opened = self.local(move || version.open()).await?;
-            let kept = kept(opened.mtime_secs, opened.mode);
+            let kept = Kept::of(opened.mtime_secs, opened.mode);
             let (pieces, reader) = self.version.clone().read_pieces(opened, session.features().write_len as usize);
             self.staged = Staged::Maybe;
             let staged = archive.stage(session, delivery, before, kept, Body::Pieces(pieces), &sent).await;
@@ -428,6 +376,20 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
+    /// Step 4, where the commit may replace what has the name: takes away what a rename could still bring an older version
+    /// there with, be it on its way from an owner that died, from a session that broke, or about to be asked for. None of
+    /// those may commit any more, for this version has their file's name.
+    async fn disarm(&self, session: &Session) -> Result<(), Halt> {
+        if self.engine.source(self.job).rules.on_conflict != OnConflict::Overwrite {
+            return Ok(());
+        }
+        let path = self.job.version.candidate.absolute();
+        for name in self.engine.hold(|| self.engine.ledger.rivals(&self.job.claim, &path)).await? {
+            self.engine.archive(self.job).remove_left(session, &name).await?;
+        }
+        Ok(())
+    }
+
     /// Step 2: what earlier tokens, or our own earlier attempts, left under temporary names.
     async fn inherit(&mut self, session: &Session, delivery: &Delivery<'_>) -> Result<Before, Halt> {
         let leftover = match delivery.size {
@@ -456,7 +418,7 @@ impl<'a> Transfer<'a> {
             }
         }
         Ok(match self.staged {
-            Staged::Nothing => Before::Nothing,
+            Staged::Nothing | Staged::Gone => Before::Nothing,
             Staged::Maybe => leftover,
         })
     }
@@ -489,7 +451,7 @@ impl<'a> Transfer<'a> {
         // A clock that was set back makes no record of this run one of an earlier run.
         let recorded_at = self.engine.now().max(self.engine.started_at);
         let record = Record { remote: remote.clone(), sha256: digest, recorded_at };
-        let intention = match self.engine.record(self.job, record).await {
+        let intention = match self.engine.record(self.job, &self.claim_to_end(), record).await {
             Ok(intention) => intention,
             Err(LedgerError::LeaseLost) => {
                 // A successor owns the file; it finds these bytes under their name and records them itself.
@@ -518,7 +480,10 @@ impl<'a> Transfer<'a> {
     }
 
     async fn release(&mut self, status: Status, reason: String, ending: Ending) -> Result<End, LedgerError> {
-        let staged = if self.inherited == Inherited::Settled { self.staged } else { Staged::Maybe };
+        let (staged, claim) = match (self.inherited, self.staged) {
+            (Inherited::Settled, Staged::Nothing | Staged::Gone) => (Staged::Gone, self.claim_to_end()),
+            (Inherited::Settled, Staged::Maybe) | (Inherited::Unknown, _) => (Staged::Maybe, self.job.claim.clone()),
+        };
         let attempts = self.job.claim.attempts + self.attempts;
         let intention = self.engine.quarantine_of(self.job);
         let release = match ending {
@@ -526,7 +491,7 @@ impl<'a> Transfer<'a> {
             Ending::Unfinished => Release::Unfinished { attempts, staged },
             Ending::Forget => Release::Forget { staged },
         };
-        let ours = match self.engine.ledger.release(&self.job.claim, release).await {
+        let ours = match self.engine.ledger.release(&claim, release).await {
             Ok(()) => true,
             // Its successor has the file, and judges it.
             Err(LedgerError::LeaseLost) => false,
@@ -541,6 +506,13 @@ impl<'a> Transfer<'a> {
             reason = format!("{reason}; {remark}");
         }
         Ok(self.end(status, Some(reason), None))
+    }
+
+    /// The claim with every token whose name a late request may still bring back, although it is gone.
+    fn claim_to_end(&self) -> Claim {
+        let own = self.late.then_some(self.job.claim.token);
+        let predecessors = self.job.claim.predecessors.iter().copied().chain(own).collect();
+        Claim { predecessors, ..self.job.claim.clone() }
     }
 
     fn end(&self, status: Status, reason: Option<String>, sha256: Option<Sha256Digest>) -> End {
@@ -563,10 +535,6 @@ fn describe(error: &DestinationError) -> String {
     }
 }
 
-fn kept(mtime_secs: i64, mode: u32) -> Kept {
-    Kept { mtime: mtime_v3(mtime_secs), mode: remote_mode(mode) }
-}
-
 /// Reading a whole large file takes a thread of its own.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
@@ -574,17 +542,6 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|panic| Err(ReadError::Failed(format!("reading it failed: {panic}"))))
-}
-
-/// SFTP version 3 has 32 bits for seconds: times before 1970 become 1970, times from 2106 on stay at the last second.
-fn mtime_v3(seconds: i64) -> u32 {
-    u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
-}
-
-/// Permission bits without set-ID and sticky bits, which mean something else to another machine's users, and with
-/// read permission for the owner, without which nobody could verify the file.
-fn remote_mode(mode: u32) -> u32 {
-    mode & 0o777 | 0o400
 }
 
 /// What one upload holds in memory: a small file, or the window of a large one and what was read ahead.

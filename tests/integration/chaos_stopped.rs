@@ -142,3 +142,35 @@ fn a_file_that_is_opened_while_it_is_disposed_of_goes_at_the_next_scan() {
     stop(running).assert_code(0);
     assert_eq!(site.archived().len(), 1);
 }
+
+/// Two runs find what a third one left: one of them finishes it.
+#[test]
+fn a_disposal_that_was_cut_short_is_finished_by_one_run() {
+    let site = Site::new();
+    write(&site.local(), "a.csv", "ours");
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let moved = format!("move={}", elsewhere.path().display());
+    let push = |point: Point, what: &str| {
+        let mut command = site.env.archiver(["push", "--ssh-config", "none", "--to", &site.server.url()]);
+        command.arg("--identity").arg(site.server.client_key());
+        command.arg("--known-hosts").arg(site.server.known_hosts());
+        command.args(["--after", &moved]).arg(site.local());
+        command.env(VARIABLE, format!("{}:1:{what}", point.name()));
+        command
+    };
+    assert_eq!(run(&mut push(Point::Disposing, "kill")).code(), None);
+    let mut late = Running::start(&mut push(Point::UndisposedFound, "stop"));
+    late.expect_line("failpoint undisposed-found reached");
+    wait_until("it is stopped", || late.is_stopped());
+    let mut first = Running::start(&mut push(Point::CopyCreated, "stop"));
+    first.expect_line("failpoint copy-created reached");
+    wait_until("it is stopped", || first.is_stopped());
+    let half = tree(elsewhere.path());
+    late.signal(Signal::CONT);
+    late.finish();
+    assert_eq!(tree(elsewhere.path()), half, "it is another one's");
+    first.signal(Signal::CONT);
+    first.finish().assert_code(0);
+    assert!(tree(&site.local()).is_empty());
+    assert_eq!(std::fs::read(elsewhere.path().join("a.csv")).unwrap(), b"ours");
+}
