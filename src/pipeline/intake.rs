@@ -152,7 +152,7 @@ impl Intake {
             }
         }
         let began = Instant::now();
-        let mut rows = Vec::new();
+        let (mut rows, mut jobs) = (Vec::new(), Vec::new());
         let replies = self.claim(&requests).await?;
         for ((file, request), reply) in placed.into_iter().zip(requests).zip(replies) {
             match reply {
@@ -165,13 +165,7 @@ impl Intake {
                 }
                 ClaimReply::Claimed(claim) => {
                     reach(Point::Claimed);
-                    let job = Job { version: file.version, marker: file.marker, claim, began };
-                    self.engine.take_in_hand();
-                    if self.jobs.send(job).await.is_err() {
-                        // Told to stop at once; what was claimed is free again when this process ends.
-                        self.engine.cut_short();
-                        break;
-                    }
+                    jobs.push(Job { version: file.version, marker: file.marker, claim, began });
                 }
                 ClaimReply::Recorded(record) => rows.extend(self.recorded(file, &request.key, record, told).await?),
                 // In flight already, from an earlier look.
@@ -179,7 +173,16 @@ impl Intake {
                 ClaimReply::Held { .. } => held.push(file),
             }
         }
+        // First, for the workers may be busy for long.
         self.engine.put_rows(rows).await?;
+        for job in jobs {
+            self.engine.take_in_hand();
+            if self.jobs.send(job).await.is_err() {
+                // Told to stop at once; what was claimed is free again when this process ends.
+                self.engine.cut_short();
+                break;
+            }
+        }
         Ok(held)
     }
 
@@ -362,3 +365,7 @@ pub async fn problem_row(
     };
     engine.put_row(None, row).await
 }
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;
