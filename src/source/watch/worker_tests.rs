@@ -31,7 +31,9 @@ fn a_canary_whose_event_may_be_lost_proves_nothing() {
         mailbox.put(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)));
         assert!(matches!(worker.round(), Ok(ControlFlow::Continue(()))));
         assert_eq!(worker.places[0].mode, Mode::Events, "{what}");
-        assert!(worker.places[0].canary.as_ref().unwrap().deadline > overdue, "{what}");
+        // What it made at first may be told after all.
+        let is_new = |canary: &Canary| canary.deadline > overdue;
+        assert!(worker.places[0].canary.as_ref().is_none_or(is_new), "{what}");
         drop(worker);
         while let Some(event) = events.blocking_recv() {
             assert!(!matches!(event, SourceEvent::Degraded { .. }), "{what}: {event:?}");
