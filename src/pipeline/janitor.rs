@@ -14,7 +14,7 @@ use crate::destination::DestinationError;
 use crate::destination::sftp::Load;
 use crate::destination::sftp::stage::Left;
 use crate::dispose;
-use crate::domain::{After, Fingerprint, KeyId, Repeat, display};
+use crate::domain::{After, AfterFailure, Fingerprint, KeyId, Repeat, display};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{
     Claim, ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, OrphanState, Release, Staged, Undisposed,
@@ -74,8 +74,12 @@ async fn finish_disposal(engine: &Arc<Engine>, undisposed: Undisposed) -> Result
             let version = Version { candidate, fingerprint: key.fingerprint };
             engine.dispose_version(&version, marker.as_ref(), key.id(), source.after.clone()).await
         }
-        // On its way into quarantine: it is tried again. Or the source is gone from the settings, or asks for no disposal
-        // any more.
+        // On its way into quarantine, where a part of it, or all, may stand already.
+        Some((Source { after_failure: AfterFailure::Move(directory), .. }, Some(candidate))) if record.is_none() => {
+            let version = Version { candidate, fingerprint: key.fingerprint };
+            engine.dispose_version(&version, None, key.id(), After::Move(directory.clone())).await
+        }
+        // The source is gone from the settings, or asks for no disposal any more.
         _ => put_back(engine, &local_path, key.id()).await,
     };
     if let Err(Stays { why, .. }) = &disposal {
