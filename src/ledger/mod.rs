@@ -15,7 +15,7 @@
 //!    └── release(Forget)┘
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -119,6 +119,9 @@ pub enum Release {
 pub enum Staged {
     /// Never created, or seen removed. Its predecessors' too.
     Nothing,
+    /// Seen removed, but the server may have still to carry out what one of the claim's predecessors asked for before it
+    /// died: their names are looked for once more when that is over.
+    Gone,
     /// Unknown: the token (and its predecessors') must be looked after by a successor.
     Maybe,
 }
@@ -129,6 +132,16 @@ pub struct Orphan {
     pub key: FileKey,
     pub local_path: PathBuf,
     pub remote: RemotePath,
+    /// Whoever claims its file again takes it up; nobody does where there is a record.
+    pub state: OrphanState,
+    /// Tokens whose names were seen removed, a lease ago or more: a second look is the last one.
+    pub gone: Vec<Token>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrphanState {
+    Unfinished,
+    Recorded,
 }
 
 /// A file whose disposal has not been confirmed.
@@ -187,7 +200,7 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError>;
 
     /// Notes that the commit happened, and with it, where the local file is to go, that its disposal begins. Ends the
-    /// claim.
+    /// claim. The names of its predecessors, if any, count as [`Staged::Gone`].
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError>;
 
     /// Ends the claim without a record.
@@ -196,9 +209,10 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Notes that the local file of an entry was disposed of, so that nobody looks for it again. Idempotent.
     async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError>;
 
-    /// Entries of a destination that nobody holds and that may have left something on the server. A page shorter than
-    /// `limit` is the last. To clean up, claim the key with [`Repeat::Force`] (the pinned path stays), remove the
-    /// predecessors' temporary names and release it as [`Release::Forget`]: a record that stood before stands again.
+    /// Entries of a destination that nobody holds and that may have left something on the server; what is
+    /// [`Staged::Gone`] once a lease has passed. A page shorter than `limit` is the last. To clean up, claim the key with
+    /// [`Repeat::Force`] (the pinned path stays), remove the predecessors' temporary names and release it as
+    /// [`Release::Forget`]: a record that stood before stands again.
     async fn orphans(
         &self,
         destination: &str,
@@ -206,9 +220,13 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Orphan>, Cursor), LedgerError>;
 
-    /// Entries whose disposal began ([`Ledger::record`], [`Ledger::disposing`], [`Release::Failed`]) and was not confirmed, because a process died
-    /// between the two. Those of live owners, the caller included, are left out. A page shorter than `limit` is the
-    /// last.
+    /// Temporary names that may stand of other versions of a claimed file that were to have the same final name, whoever
+    /// holds them.
+    async fn rivals(&self, claim: &Claim, local_path: &Path) -> Result<Vec<RemotePath>, LedgerError>;
+
+    /// Entries whose disposal began ([`Ledger::record`], [`Ledger::disposing`], [`Release::Failed`]) and was not confirmed,
+    /// because a process died between the two, or was postponed. Those of live owners, the caller included, are left out;
+    /// whoever takes one up says so first ([`Ledger::disposing`]). A page shorter than `limit` is the last.
     async fn undisposed(
         &self,
         destination: &str,
@@ -216,9 +234,13 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Undisposed>, Cursor), LedgerError>;
 
-    /// Notes that disposal of the local file of an entry that was recorded before begins. Idempotent for the owner. Fails with
-    /// [`LedgerError::LeaseLost`] where no record stands, a live owner claimed the file again, or another one disposes
-    /// of it: the file must then be left alone.
+    /// Notes that this owner's disposal of the local file of an entry did not come to its end: [`Ledger::undisposed`] names
+    /// it from now on to everybody, this owner included.
+    async fn postponed(&self, key: &FileKey) -> Result<(), LedgerError>;
+
+    /// Notes that disposal of the local file of an entry begins that was recorded before, or goes on that began before.
+    /// Idempotent for the owner. Fails with [`LedgerError::LeaseLost`] where there is neither, a live owner claimed the
+    /// file again, or another one disposes of it: the file must then be left alone.
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError>;
 
     /// Adds rows to this owner's run, or replaces those of the same source, path and file version; but that a version

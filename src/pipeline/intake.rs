@@ -210,6 +210,8 @@ impl Intake {
                 ClaimReply::Held { .. } => held.push(file),
             }
         }
+        // First, for the workers may be busy for long.
+        self.engine.put_rows(rows).await?;
         for job in jobs {
             self.engine.take_in_hand();
             // The workers may be busy for long, or wait for their destination.
@@ -221,7 +223,6 @@ impl Intake {
             }
             self.pulse().beat(Instant::now());
         }
-        self.engine.put_rows(rows).await?;
         Ok(held)
     }
 
@@ -409,3 +410,7 @@ pub async fn problem_row(
     };
     engine.put_row(None, row).await
 }
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;

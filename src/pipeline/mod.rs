@@ -1,11 +1,12 @@
 //! The workers. Components meet here and nowhere else.
 
+mod attempt;
 pub mod build;
 pub mod desk;
+mod disposal;
 pub mod engine;
 pub mod intake;
 pub mod janitor;
-mod kept;
 pub mod lease;
 pub mod names;
 mod outages;
@@ -14,6 +15,8 @@ pub mod push;
 pub mod read;
 pub mod run;
 mod scans;
+#[cfg(test)]
+mod testing;
 pub mod transfer;
 mod turns;
 pub mod vitals;

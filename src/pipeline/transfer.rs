@@ -14,8 +14,8 @@ use std::time::Instant;
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
+use super::attempt::{Done, Halt, Then, Trouble};
 use super::engine::{Engine, Job, Patience};
-use super::kept::kept;
 use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version, Whole};
 use crate::destination::error::StatusCode;
@@ -24,11 +24,11 @@ use crate::destination::sftp::direct::Choice;
 use crate::destination::sftp::pool::{Load, Slot};
 use crate::destination::sftp::publish::Published;
 use crate::destination::sftp::session::Session;
-use crate::destination::sftp::stage::{Acknowledged, Before, Body, WINDOW_BYTES};
+use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept, WINDOW_BYTES};
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{Deferral, OnConflict, Publish, RemotePath, Sha256Digest, Status, display};
 use crate::failpoint::{Point, reach};
-use crate::ledger::{LedgerError, Record, Release, Staged};
+use crate::ledger::{Claim, LedgerError, Record, Release, Staged};
 use crate::report::RetryClass;
 
 /// What a transfer came to.
@@ -59,70 +59,6 @@ pub enum Standing {
     Superseded,
 }
 
-/// Why an attempt ended without a commit.
-#[derive(Debug)]
-enum Halt {
-    Local(ReadError),
-    Remote(DestinationError),
-    Ledger(LedgerError),
-}
-
-impl From<ReadError> for Halt {
-    fn from(error: ReadError) -> Self {
-        Self::Local(error)
-    }
-}
-
-impl From<DestinationError> for Halt {
-    fn from(error: DestinationError) -> Self {
-        Self::Remote(error)
-    }
-}
-
-impl From<LedgerError> for Halt {
-    fn from(error: LedgerError) -> Self {
-        Self::Ledger(error)
-    }
-}
-
-/// What an attempt that went through came to.
-#[derive(Debug)]
-enum Done {
-    /// The bytes with this digest stand under this name; perhaps with a remark.
-    Stands(RemotePath, Sha256Digest, Option<String>),
-    /// Other bytes have this name, and the policy is to skip.
-    TurnedAway(RemotePath),
-}
-
-impl Done {
-    fn of(published: Published, digest: Sha256Digest) -> Self {
-        match published {
-            Published::At(name) => Self::Stands(name, digest, None),
-            Published::AlreadyAt(name) => {
-                Self::Stands(name, digest, Some("the same bytes stood there already".to_owned()))
-            }
-            Published::SkippedFor(name) => Self::TurnedAway(name),
-        }
-    }
-}
-
-/// An attempt that did not go through.
-#[derive(Debug)]
-struct Trouble {
-    why: String,
-    class: RetryClass,
-    then: Then,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    /// As soon as the destination is back.
-    Wait,
-    /// After a pause, as long as attempts are left.
-    TryAgain,
-    GiveUp,
-}
-
 /// How the attempts at a file ended.
 #[derive(Debug)]
 enum Outcome {
@@ -140,6 +76,8 @@ pub struct Transfer<'a> {
     attempts: u32,
     /// Whether our temporary name may stand on the server.
     staged: Staged,
+    /// Whether a session broke meanwhile: the server may still carry out what it was asked for under that name.
+    late: bool,
     /// The final name that was being written directly when the session broke.
     begun: Option<RemotePath>,
     /// Whether predecessors' names were dealt with.
@@ -165,6 +103,7 @@ impl<'a> Transfer<'a> {
             staging: job.claim.remote.staging(job.claim.key.id(), job.claim.token),
             attempts: 0,
             staged: Staged::Nothing,
+            late: false,
             begun: None,
             inherited: if job.claim.predecessors.is_empty() { Inherited::Settled } else { Inherited::Unknown },
             ambiguous: None,
@@ -267,7 +206,10 @@ impl<'a> Transfer<'a> {
     /// What an error of the destination means for this file. Cleans up, and tells the pool.
     async fn judge(&mut self, slot: &Slot, error: &DestinationError) -> Trouble {
         match error.consequence {
-            Consequence::Session => slot.broken(),
+            Consequence::Session => {
+                slot.broken();
+                self.late |= self.staged == Staged::Maybe;
+            }
             Consequence::File | Consequence::Policy | Consequence::Outage | Consequence::Refusal => {
                 self.clean(slot).await;
             }
@@ -318,6 +260,7 @@ impl<'a> Transfer<'a> {
         let digest = self.upload(session, &delivery, before).await?;
         let _turn = self.turn().await;
         self.confirm().await?;
+        self.disarm(session).await?;
         match self.engine.archive(self.job).commit(session, &delivery, &digest).await {
             Ok(published) => {
                 reach(Point::Committed);
@@ -395,10 +338,13 @@ impl<'a> Transfer<'a> {
         let (staged, digest) = if delivery.size <= SMALL_BYTES {
             let Whole { bytes, digest, mode, mtime_secs } = self.local(move || version.read_whole()).await?;
             self.staged = Staged::Maybe;
-            (archive.stage(session, delivery, before, kept(mtime_secs, mode), Body::Whole(bytes), &sent).await?, digest)
+            (
+                archive.stage(session, delivery, before, Kept::of(mtime_secs, mode), Body::Whole(bytes), &sent).await?,
+                digest,
+            )
         } else {
             let opened = self.local(move || version.open()).await?;
-            let kept = kept(opened.mtime_secs, opened.mode);
+            let kept = Kept::of(opened.mtime_secs, opened.mode);
             let (pieces, reader) = self.version.clone().read_pieces(opened, session.features().write_len as usize);
             self.staged = Staged::Maybe;
             let staged = archive.stage(session, delivery, before, kept, Body::Pieces(pieces), &sent).await;
@@ -429,7 +375,7 @@ impl<'a> Transfer<'a> {
         match self.engine.source(self.job).rules.on_conflict {
             OnConflict::Overwrite => {
                 let claim = &self.job.claim;
-                Some(self.engine.turns.take(&claim.key.destination, &claim.remote).await)
+                Some(self.engine.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
             }
             OnConflict::Rename | OnConflict::Skip | OnConflict::Fail => None,
         }
@@ -442,6 +388,20 @@ impl<'a> Transfer<'a> {
         reach(Point::Unchanged);
         self.engine.lease.confirm(&self.job.claim).await?;
         reach(Point::LeaseConfirmed);
+        Ok(())
+    }
+
+    /// Step 4, where the commit may replace what has the name: takes away what a rename could still bring an older version
+    /// there with, be it on its way from an owner that died, from a session that broke, or about to be asked for. None of
+    /// those may commit any more, for this version has their file's name.
+    async fn disarm(&self, session: &Session) -> Result<(), Halt> {
+        if self.engine.source(self.job).rules.on_conflict != OnConflict::Overwrite {
+            return Ok(());
+        }
+        let path = self.job.version.candidate.absolute();
+        for name in self.engine.hold(|| self.engine.ledger.rivals(&self.job.claim, &path)).await? {
+            self.engine.archive(self.job).remove_left(session, &name).await?;
+        }
         Ok(())
     }
 
@@ -473,7 +433,7 @@ impl<'a> Transfer<'a> {
             }
         }
         Ok(match self.staged {
-            Staged::Nothing => Before::Nothing,
+            Staged::Nothing | Staged::Gone => Before::Nothing,
             Staged::Maybe => leftover,
         })
     }
@@ -506,7 +466,7 @@ impl<'a> Transfer<'a> {
         // A clock that was set back makes no record of this run one of an earlier run.
         let recorded_at = self.engine.now().max(self.engine.started_at);
         let record = Record { remote: remote.clone(), sha256: digest, recorded_at };
-        let intention = match self.engine.record(self.job, record).await {
+        let intention = match self.engine.record(self.job, &self.claim_to_end(), record).await {
             Ok(intention) => intention,
             Err(LedgerError::LeaseLost) => {
                 // A successor owns the file; it finds these bytes under their name and records them itself.
@@ -535,7 +495,10 @@ impl<'a> Transfer<'a> {
     }
 
     async fn release(&mut self, status: Status, reason: String, ending: Ending) -> Result<End, LedgerError> {
-        let staged = if self.inherited == Inherited::Settled { self.staged } else { Staged::Maybe };
+        let (staged, claim) = match (self.inherited, self.staged) {
+            (Inherited::Settled, Staged::Nothing | Staged::Gone) => (Staged::Gone, self.claim_to_end()),
+            (Inherited::Settled, Staged::Maybe) | (Inherited::Unknown, _) => (Staged::Maybe, self.job.claim.clone()),
+        };
         let attempts = self.job.claim.attempts + self.attempts;
         let intention = self.engine.quarantine_of(self.job);
         let release = match ending {
@@ -543,7 +506,7 @@ impl<'a> Transfer<'a> {
             Ending::Unfinished => Release::Unfinished { attempts, staged },
             Ending::Forget => Release::Forget { staged },
         };
-        let ours = match self.engine.ledger.release(&self.job.claim, release).await {
+        let ours = match self.engine.ledger.release(&claim, release).await {
             Ok(()) => true,
             // Its successor has the file, and judges it.
             Err(LedgerError::LeaseLost) => false,
@@ -558,6 +521,13 @@ impl<'a> Transfer<'a> {
             reason = format!("{reason}; {remark}");
         }
         Ok(self.end(status, Some(reason), None))
+    }
+
+    /// The claim with every token whose name a late request may still bring back, although it is gone.
+    fn claim_to_end(&self) -> Claim {
+        let own = self.late.then_some(self.job.claim.token);
+        let predecessors = self.job.claim.predecessors.iter().copied().chain(own).collect();
+        Claim { predecessors, ..self.job.claim.clone() }
     }
 
     fn end(&self, status: Status, reason: Option<String>, sha256: Option<Sha256Digest>) -> End {

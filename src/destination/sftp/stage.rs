@@ -37,6 +37,14 @@ pub struct Kept {
     pub mode: u32,
 }
 
+impl Kept {
+    /// Times before 1970 become 1970, times from 2106 on stay at the last second. Set-ID and sticky bits mean something else
+    /// to another machine's users; without read permission for the owner nobody could verify the file.
+    pub fn of(mtime_secs: i64, mode: u32) -> Self {
+        Self { mtime: u32::try_from(mtime_secs.max(0)).unwrap_or(u32::MAX), mode: mode & 0o777 | 0o400 }
+    }
+}
+
 /// What is asked of the server before the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {

@@ -32,6 +32,10 @@ pub enum Step {
         owner: usize,
         key: usize,
     },
+    Postponed {
+        owner: usize,
+        key: usize,
+    },
     Renew {
         owner: usize,
     },
@@ -50,6 +54,8 @@ pub enum Step {
     },
 }
 
+/// Whose a postponed disposal is.
+const NOBODY: OwnerId = OwnerId(0);
 const OWNERS: usize = 2;
 const KEYS: usize = 3;
 /// Shorter than the retention of every [`World`].
@@ -57,7 +63,7 @@ const YOUNG: Duration = Duration::from_secs(1800);
 
 pub fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     let intention = prop_oneof![Just(Intention::LeaveAlone), Just(Intention::Dispose)];
-    let staged = prop_oneof![Just(Staged::Nothing), Just(Staged::Maybe)];
+    let staged = prop_oneof![Just(Staged::Nothing), Just(Staged::Gone), Just(Staged::Maybe)];
     let release = prop_oneof![
         (1..9_u32, staged.clone()).prop_map(|(attempts, staged)| Release::Unfinished { attempts, staged }),
         (1..9_u32, staged.clone(), intention.clone()).prop_map(|(attempts, staged, intention)| Release::Failed {
@@ -76,6 +82,7 @@ pub fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step
         4 => (0..4_usize, release).prop_map(|(claim, release)| Step::Release { claim, release }),
         2 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposing { owner, key }),
         1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposed { owner, key }),
+        1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Postponed { owner, key }),
         1 => (0..OWNERS).prop_map(|owner| Step::Renew { owner }),
         2 => Just(Step::Pass),
         1 => (-4..4).prop_map(|leases| Step::Jump { leases }),
@@ -91,9 +98,28 @@ struct Entry {
     owner: Option<OwnerId>,
     token: Option<Token>,
     staged: Vec<Token>,
+    gone_at: Option<DateTime<Utc>>,
     attempts: u32,
     record: Option<Record>,
     disposer: Option<OwnerId>,
+}
+
+impl Entry {
+    /// The names that are left when a claim ends.
+    fn leave(&mut self, claim: &Claim, staged: Staged, now: DateTime<Utc>) {
+        let own = (staged == Staged::Maybe).then_some(claim.token);
+        self.staged = match staged {
+            Staged::Nothing => vec![],
+            Staged::Gone | Staged::Maybe => claim.predecessors.iter().copied().chain(own).collect(),
+        };
+        self.gone_at = (staged == Staged::Gone && !self.staged.is_empty()).then_some(now);
+    }
+
+    /// Whether somebody should look after what is staged, now.
+    fn is_left(&self, now: DateTime<Utc>, lease: Duration) -> bool {
+        let gone_for = self.gone_at.map(|gone_at| now.timestamp_millis() - gone_at.timestamp_millis());
+        !self.staged.is_empty() && gone_for.is_none_or(|gone_for| gone_for >= lease.as_millis() as i64)
+    }
 }
 
 struct Model<W> {
@@ -167,17 +193,19 @@ impl<W: World> Model<W> {
                 let record = record(claim.remote.as_str(), self.world.now());
                 let result = self.ledgers[owner].record(&claim, record.clone(), intention).await;
                 let disposer = (intention == Intention::Dispose).then(|| self.ledgers[owner].owner());
+                let now = self.world.now();
                 let entry = self.current(key, owner, &claim);
                 assert_eq!(result.is_ok(), entry.is_some());
                 if let Some(entry) = entry {
                     let (remote, attempts) = (entry.remote.clone(), entry.attempts);
                     *entry = Entry { remote, attempts, record: Some(record), disposer, ..Entry::default() };
+                    entry.leave(&claim, Staged::Gone, now);
                 }
             }
             Step::Release { claim, release } => {
                 let Some((key, owner, claim)) = self.claim(claim) else { return };
                 let result = self.ledgers[owner].release(&claim, release.clone()).await;
-                let me = self.ledgers[owner].owner();
+                let (me, now) = (self.ledgers[owner].owner(), self.world.now());
                 let entry = self.current(key, owner, &claim);
                 assert_eq!(result.is_ok(), entry.is_some());
                 let Some(entry) = entry else { return };
@@ -190,10 +218,8 @@ impl<W: World> Model<W> {
                 if let Release::Failed { attempts, .. } | Release::Unfinished { attempts, .. } = release {
                     entry.attempts = attempts;
                 }
-                if staged == Staged::Nothing {
-                    entry.staged.clear();
-                }
-                if release == (Release::Forget { staged: Staged::Nothing }) && entry.record.is_none() {
+                entry.leave(&claim, staged, now);
+                if matches!(release, Release::Forget { .. }) && entry.staged.is_empty() && entry.record.is_none() {
                     self.entries[key] = None;
                 }
             }
@@ -201,7 +227,7 @@ impl<W: World> Model<W> {
                 let result = self.ledgers[owner].disposing(&self::key(&key.to_string())).await;
                 let me = self.ledgers[owner].owner();
                 let allowed = self.entries[key].as_ref().is_some_and(|entry| {
-                    entry.record.is_some()
+                    (entry.record.is_some() || entry.disposer.is_some())
                         && self.held(entry.owner, owner).is_none()
                         && self.held(entry.disposer, owner).is_none_or(|disposer| disposer == me)
                 });
@@ -214,6 +240,13 @@ impl<W: World> Model<W> {
                 self.ledgers[owner].disposed(&self::key(&key.to_string())).await.unwrap();
                 if let Some(entry) = &mut self.entries[key] {
                     entry.disposer = None;
+                }
+            }
+            Step::Postponed { owner, key } => {
+                self.ledgers[owner].postponed(&self::key(&key.to_string())).await.unwrap();
+                let me = self.ledgers[owner].owner();
+                if let Some(entry) = self.entries[key].as_mut().filter(|entry| entry.disposer == Some(me)) {
+                    entry.disposer = Some(NOBODY);
                 }
             }
             Step::Renew { owner } => {
@@ -268,6 +301,7 @@ impl<W: World> Model<W> {
         self.last_token = Some(claim.token);
         entry.token = Some(claim.token);
         entry.staged.push(claim.token);
+        entry.gone_at = None;
         entry.owner = Some(self.ledgers[owner].owner());
         self.claims.insert(0, (key, self.ledgers[owner].owner(), claim));
         self.entries[key] = Some(entry);
@@ -283,7 +317,7 @@ impl<W: World> Model<W> {
                 free.map(|(index, _)| key(&index.to_string()).path).collect::<BTreeSet<_>>()
             };
             let orphans = orphan_keys(&**ledger).await.into_iter().map(|key| key.path).collect::<BTreeSet<_>>();
-            assert_eq!(orphans, expected(&|entry| !entry.staged.is_empty()));
+            assert_eq!(orphans, expected(&|entry| entry.is_left(self.world.now(), ledger.lease())));
             let undisposed = undisposed_keys(&**ledger).await.into_iter().map(|key| key.path).collect::<BTreeSet<_>>();
             assert_eq!(
                 undisposed,

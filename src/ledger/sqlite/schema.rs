@@ -15,8 +15,8 @@ use crate::ledger::LedgerError;
 
 /// `PRAGMA application_id`: "arcv" in ASCII. Tells our databases from others'.
 pub(super) const APPLICATION_ID: i32 = 0x6172_6376;
-/// `PRAGMA user_version`. Schema 1 had entries under their key's id alone.
-const VERSION: i32 = 2;
+/// `PRAGMA user_version`. Schema 1 had entries under their key's id alone, schema 2 no `gone_at`.
+const VERSION: i32 = 3;
 /// How long a process waits for another's transaction.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// SQLite's default.
@@ -29,7 +29,8 @@ const CACHED_STATEMENTS: usize = 64;
 ///
 /// `entry.id` is an [`entry_id::EntryId`]. `entry.remote` is the path of the current or next upload; the `record_` columns
 /// are what was archived last, and stay while a forced repetition is under way. `staged` lists the tokens, comma-separated and ascending, whose
-/// temporary names may stand on the server. `owner` is set while claimed; whether that owner lives is another
+/// temporary names may stand on the server; `gone_at` says since when (milliseconds) that is unlikely, for they were seen
+/// removed. `owner` is set while claimed; whether that owner lives is another
 /// question. `disposer` is the owner that began to dispose of the local file. The states are compared one by one because
 /// SQLite makes a table of an `IN` with more than two values, for each row that is written.
 const SCHEMA: &str = "
@@ -51,7 +52,8 @@ CREATE TABLE entry (
     attempts INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
     record_remote TEXT, record_sha256 BLOB, recorded_at INTEGER,
-    disposer BLOB
+    disposer BLOB,
+    gone_at INTEGER
 ) STRICT;
 CREATE INDEX entry_staged ON entry (destination) WHERE staged IS NOT NULL;
 CREATE INDEX entry_disposing ON entry (destination) WHERE disposer IS NOT NULL;
@@ -120,7 +122,10 @@ pub(super) fn prepare(path: &Path, connection: &Connection, durability: Durabili
     refuse_foreign_connection(path, connection)?;
     if is_outdated(path, connection)? {
         connection.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
-        entry_id::refile(connection).map_err(failed)?;
+        if pragma(connection, "user_version").map_err(failed)? == 1 {
+            entry_id::refile(connection).map_err(failed)?;
+        }
+        connection.execute_batch("ALTER TABLE entry ADD COLUMN gone_at INTEGER").map_err(failed)?;
         connection.execute_batch(&format!("PRAGMA user_version = {VERSION}; COMMIT;")).map_err(failed)?;
     }
     match durability {

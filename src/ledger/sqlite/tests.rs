@@ -114,7 +114,11 @@ fn reason(result: Result<SqliteLedger, LedgerError>) -> String {
 /// Files a ledger's entries as schema 1 did.
 fn downgrade(place: &Place) {
     let database = rusqlite::Connection::open(place.path()).unwrap();
-    database.execute_batch("UPDATE entry SET id = substr(id, 5); PRAGMA user_version = 1").unwrap();
+    database
+        .execute_batch(
+            "UPDATE entry SET id = substr(id, 5); ALTER TABLE entry DROP COLUMN gone_at; PRAGMA user_version = 1",
+        )
+        .unwrap();
 }
 
 #[tokio::test]
