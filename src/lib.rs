@@ -18,6 +18,7 @@
 //! - [`report`]: progress, logs and the summary; [`monitor`]: metrics, health and the live state, over HTTP
 //! - [`embedded`]: an SFTP server of our own, for the demo and for development; [`demo`]
 //! - [`check`]: would it work? every step of an upload, tried one by one
+//! - [`inspect`]: what the ledger knows, and whether the archive is what it says
 //! - [`failpoint`]: where tests let the program die
 //! - [`app`]: one function a command; [`exit`]: the exit codes; [`shutdown`]: signals;
 //!   [`command`]: the process that `run` accompanies
@@ -39,6 +40,7 @@ pub mod failpoint;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod inspect;
 pub mod ledger;
 pub mod localfs;
 pub mod monitor;

@@ -191,7 +191,7 @@ async fn tell_when_asked(reporter: &Reporter, console: &Console) -> Infallible {
     std::future::pending().await
 }
 
-async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {
+pub(super) async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {
     let LedgerLocation::File(path) = &settings.ledger.location;
     let config = SqliteConfig {
         path: path.clone(),

@@ -17,9 +17,11 @@ mod archive;
 mod check;
 mod demo;
 mod health;
+mod inspect;
 mod run;
 mod runtime;
 mod serve;
+mod verify;
 
 /// Runs one command line, from arguments to exit code.
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
@@ -56,6 +58,17 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
                 Err(mistakes) => usage(&mistakes),
             }
         }
+        Command::Verify(args) => with_settings(args.layer(), &environment, CommandKind::Check, |resolved, console| {
+            verify::run(resolved, args, console)
+        }),
+        Command::Status(args) => {
+            with_settings(args.layer(), &environment, CommandKind::Inspect, |resolved, console| {
+                inspect::status(resolved, args, console)
+            })
+        }
+        Command::Retry(args) => with_settings(args.layer(), &environment, CommandKind::Inspect, |resolved, console| {
+            inspect::retry(resolved, args, console)
+        }),
         Command::Demo(args) => {
             with_log(args.log.clone().layer(), &environment, CommandKind::Demo, |console| demo::run(args, console))
         }

@@ -17,9 +17,12 @@ pub mod demo;
 pub mod health;
 pub mod man;
 pub mod push;
+pub mod retry;
 pub mod run;
 pub mod serve;
 pub mod shared;
+pub mod status;
+pub mod verify;
 pub mod watch;
 
 pub use check::CheckArgs;
@@ -28,8 +31,11 @@ pub use config::{ConfigArgs, ConfigCommand, ShowArgs};
 pub use demo::DemoArgs;
 pub use health::HealthArgs;
 pub use push::PushArgs;
+pub use retry::RetryArgs;
 pub use run::RunCommandArgs;
 pub use serve::ServeArgs;
+pub use status::StatusArgs;
+pub use verify::VerifyArgs;
 pub use watch::WatchArgs;
 
 const AFTER_HELP: &str = "\
@@ -39,6 +45,7 @@ Examples:
   archiver push --to sftp://pine@host/upload reports/   upload what is finished
   archiver watch --to sftp://pine@host/upload reports/  keep going
   archiver run --to sftp://pine@host/upload out/ -- ./make-reports
+  archiver status                                       what became of it
 
 Exit status:
   0    every file archived or skipped
@@ -69,6 +76,12 @@ pub enum Command {
     Check(Box<CheckArgs>),
     /// Ask a running archiver whether it is alive, or ready.
     Health(HealthArgs),
+    /// Audit the remote archive against the ledger.
+    Verify(Box<VerifyArgs>),
+    /// Say what the ledger knows: files by state, failures, the oldest waiting; how much comes in.
+    Status(StatusArgs),
+    /// Put failed files back into the queue.
+    Retry(RetryArgs),
     /// Show everything at once on an embedded SFTP server: no set-up, no network.
     Demo(DemoArgs),
     /// Run the embedded SFTP server on its own, for development and tests.

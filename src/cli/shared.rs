@@ -29,6 +29,18 @@ pub struct SharedArgs {
     pub log: LogArgs,
 }
 
+/// What the commands have that only ask the ledger.
+#[derive(Debug, Clone, Args)]
+pub struct LedgerArgs {
+    /// Configuration file, TOML [env: ARCHIVER_CONFIG] [default: ./archiver.toml, $XDG_CONFIG_HOME/archiver/archiver.toml, /etc/archiver/archiver.toml]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    #[arg(long)]
+    pub ledger: Option<String>,
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Destination")]
 pub struct DestinationArgs {
@@ -69,7 +81,7 @@ pub struct SshArgs {
     pub ssh_config: Option<String>,
 }
 
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Sources")]
 pub struct SourceArgs {
     /// A whole source: name=reports,path=/a,path=/b,include=*.csv,marker={name}.done with the keys of `[[source]]`;
@@ -119,7 +131,7 @@ pub struct RunArgs {
     pub status_file: Option<String>,
 }
 
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     #[arg(long)]
@@ -180,6 +192,15 @@ impl SharedArgs {
         layer.set("output.summary-file", self.output.summary_file);
         layer.set("output.summary-rows", self.output.summary_rows);
         layer.set("output.progress", self.output.progress);
+        layer
+    }
+}
+
+impl LedgerArgs {
+    pub(super) fn layer(self) -> CommandLayer {
+        let mut layer = self.log.layer();
+        layer.config = self.config;
+        layer.set("ledger.url", self.ledger);
         layer
     }
 }

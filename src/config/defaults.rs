@@ -27,7 +27,7 @@ pub(super) fn layer(kind: CommandKind, environment: &Environment) -> Layer {
 }
 
 fn depending(name: &str, kind: CommandKind, environment: &Environment) -> Option<String> {
-    use CommandKind::{Check, Demo, Push, Serve, Show, Watch};
+    use CommandKind::{Check, Demo, Inspect, Push, Serve, Show, Watch};
     match name {
         "settle" => Some(if kind == Push { "0s" } else { "2s" }.into()),
         "ledger.url" => {
@@ -38,7 +38,7 @@ fn depending(name: &str, kind: CommandKind, environment: &Environment) -> Option
         "log.level" => Some(
             match kind {
                 Watch | Serve | Show => "warn,archiver=info",
-                Push | Check | Demo => "warn",
+                Push | Check | Inspect | Demo => "warn",
             }
             .into(),
         ),

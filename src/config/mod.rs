@@ -49,6 +49,8 @@ pub enum CommandKind {
     Watch,
     /// Needs a destination, but no source.
     Check,
+    /// Asks the ledger: needs neither a destination nor a source.
+    Inspect,
     /// Needs nothing but a log.
     Serve,
     /// Needs nothing but a log, which leaves the telling to the demo itself.

@@ -87,7 +87,11 @@ impl Resolver<'_> {
                 CommandKind::Watch => self.missing(
                     "nothing to watch: give a directory or --source SPEC, set ARCHIVER_SOURCE, or write a [[source]] in archiver.toml",
                 ),
-                CommandKind::Check | CommandKind::Serve | CommandKind::Demo | CommandKind::Show => {}
+                CommandKind::Check
+                | CommandKind::Inspect
+                | CommandKind::Serve
+                | CommandKind::Demo
+                | CommandKind::Show => {}
             }
         }
     }
@@ -207,7 +211,7 @@ impl Resolver<'_> {
         kind: CommandKind,
     ) -> Option<usize> {
         if !values.contains_key("destination.url") {
-            if kind != CommandKind::Show {
+            if !matches!(kind, CommandKind::Show | CommandKind::Inspect) {
                 self.missing(
                     "no destination: give --to sftp://user@host/dir, set ARCHIVER_TO, or write url = \"sftp://user@host/dir\" below [destination] in archiver.toml",
                 );

@@ -74,6 +74,15 @@ pub enum Separator {
     Nul,
 }
 
+/// How the answer of a command that asks the ledger is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum AnswerFormat {
+    // No doc comments here: they would become help.
+    #[default]
+    Table,
+    Json,
+}
+
 /// Whether anything is touched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Execution {

@@ -75,6 +75,15 @@ impl RemotePath {
         self.sibling(&format!(".{}{suffix}", truncated(self.name(), MAX_BYTES - 1 - suffix.len())))
     }
 
+    /// Whether a name has the form of [`Self::staging`]'s, whatever its key and token.
+    pub fn is_staging(name: &str) -> bool {
+        let parts = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".part")?.rsplit_once('.'));
+        let Some((_, suffix)) = parts else { return false };
+        let Some((key, token)) = suffix.split_once('-') else { return false };
+        let hexadecimal = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        key.len() == 12 && key.bytes().all(hexadecimal) && token.parse::<u64>().is_ok()
+    }
+
     /// The name used where other bytes have the first choice: `<stem>.<first 8 digits of the SHA-256><extension>`.
     /// It follows from the name and the bytes alone, so that trying again never makes a second copy. Where the whole would
     /// pass 255 bytes, the stem is cut, and the first 8 digits of the SHA-256 of the name follow: names that begin alike
@@ -140,6 +149,18 @@ mod tests {
             assert!(long.staging(KEY, token).name().len() <= MAX_BYTES);
         }
         assert_ne!(long.staging(KEY, Token(1)), long.staging(KEY, Token(2)));
+    }
+
+    #[test]
+    fn staging_names_are_known_by_their_form() {
+        for path in ["/up/report.csv", "x", &"é".repeat(127)] {
+            for token in [Token(0), Token(u64::MAX)] {
+                assert!(RemotePath::is_staging(RemotePath::new(path).staging(KEY, token).name()), "{path}");
+            }
+        }
+        for name in ["report.csv", ".report.part", ".a.abababababab-.part", ".a.abababababab-7", ".a.ababab-7.part"] {
+            assert!(!RemotePath::is_staging(name), "{name}");
+        }
     }
 
     #[test]

@@ -12,12 +12,17 @@ use super::*;
 use crate::domain::{Fingerprint, Status};
 
 pub mod model;
+mod view;
+
+pub use view::*;
 
 /// One shared ledger of its own for each test.
 #[async_trait]
 pub trait World: Send + Sync {
     /// A new owner, as if in a process of its own.
     async fn join(&self) -> Arc<dyn Ledger>;
+    /// Looks at it from outside; asked only once somebody joined.
+    async fn view(&self) -> Arc<dyn LedgerView>;
     /// Ends an owner as SIGKILL would, and waits until the others can know.
     async fn kill(&self, ledger: Arc<dyn Ledger>);
     /// Moves the clock of all owners.
@@ -575,6 +580,8 @@ macro_rules! contract_suite {
             names_that_are_gone_are_looked_for_once_more,
             rivals_are_other_versions_for_the_same_name,
             disposals_without_an_end_are_found,
+            who_looks_sees_every_entry_in_its_state,
+            failed_entries_are_put_back,
             rows_keep_their_order_and_are_replaced_by_version,
             finishing_frees_what_is_held,
             hundreds_of_tasks_get_each_file_once,

@@ -14,6 +14,8 @@
 //!    │            └─────┼──────────────────────────────┘
 //!    └── release(Forget)┘
 //! ```
+//!
+//! [`Ledger::retry`] makes a failed entry a claimed one that nobody holds. [`LedgerView`] is for those who only look.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,8 +29,10 @@ use crate::domain::{FileKey, KeyId, OwnerId, RemotePath, Repeat, Row, Sha256Dige
 #[cfg(test)]
 pub mod contract;
 pub mod sqlite;
+mod view;
 
-pub use sqlite::{SqliteConfig, SqliteLedger};
+pub use sqlite::{SqliteConfig, SqliteLedger, SqliteView};
+pub use view::{Disposal, EntryFilter, EntryInfo, EntryState, Holder, LedgerView};
 
 /// Says the time of day. An argument, so that tests can let leases run out.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -242,6 +246,14 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Idempotent for the owner. Fails with [`LedgerError::LeaseLost`] where there is neither, a live owner claimed the
     /// file again, or another one disposes of it: the file must then be left alone.
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError>;
+
+    /// Puts failed entries back into the queue, with no attempts to their names; the pinned path stays. Says of each key,
+    /// in order, whether its entry was failed until now; any other is left alone.
+    async fn retry(&self, keys: Vec<FileKey>) -> Result<Vec<bool>, LedgerError>;
+
+    /// A number that grows with every [`Ledger::retry`] of any owner that put something back, so that those who leave
+    /// failed files alone take them up again. As cheap as [`Ledger::renew`], and asked as often.
+    async fn retries(&self) -> Result<u64, LedgerError>;
 
     /// Adds rows to this owner's run, or replaces those of the same source, path and file version; but that a version
     /// was skipped or deferred never hides that this run archived it. A row without a version gives way to the next one

@@ -282,6 +282,11 @@ impl Engine {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).remove(what).is_some()
     }
 
+    /// Leaves no file alone any longer.
+    pub fn wake_all(&self) {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner).retain(|what, _| matches!(what, Resting::Path(_)));
+    }
+
     pub fn was_cut_short(&self) -> bool {
         self.short.load(Ordering::Relaxed)
     }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -16,31 +17,53 @@ pub struct LeaseKeeper {
     renewed: Mutex<Instant>,
     /// Why the last renewal failed.
     trouble: Mutex<Option<String>>,
+    /// [`Ledger::retries`], as it was last seen.
+    retries: watch::Sender<Option<u64>>,
 }
 
 impl LeaseKeeper {
     pub fn new(ledger: Arc<dyn Ledger>) -> Self {
-        Self { ledger, renewed: Mutex::new(Instant::now()), trouble: Mutex::default() }
+        Self {
+            ledger,
+            renewed: Mutex::new(Instant::now()),
+            trouble: Mutex::default(),
+            retries: watch::Sender::new(None),
+        }
     }
 
     /// Runs until `stop`.
     pub async fn keep(&self, stop: CancellationToken) {
         let period = self.ledger.lease() / 3;
+        self.look_for_retries(self.ledger.retries().await);
         while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
             let asked = Instant::now();
-            let renewed = self.ledger.renew().await;
+            // Together, so that they share a transaction.
+            let (renewed, retries) = futures::join!(self.ledger.renew(), self.ledger.retries());
             let trouble = renewed.as_ref().err().map(ToString::to_string);
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
             match renewed {
                 Ok(()) => *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked,
                 Err(error) => warn!(%error, "the leases on files in flight could not be renewed; trying again"),
             }
+            self.look_for_retries(retries);
         }
     }
 
     /// Why leases cannot be renewed at the moment.
     pub fn trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes when failed files were put back by somebody, at the latest a renewal later.
+    pub fn retried(&self) -> watch::Receiver<Option<u64>> {
+        self.retries.subscribe()
+    }
+
+    /// A ledger that does not answer is told of by others.
+    fn look_for_retries(&self, seen: Result<u64, LedgerError>) {
+        let Ok(seen) = seen else { return };
+        // The first one is no news, but says what later ones are compared with.
+        self.retries.send_if_modified(|known| known.replace(seen).is_some_and(|known| known != seen));
     }
 
     /// Fails where the claim may belong to somebody else by now. While renewals succeed in time nobody can have taken

@@ -59,6 +59,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
     engine.reporter.phase(Phase::Watching);
     let mut idleness = look_interval();
     let mut inflow = Inflow::new(watch);
+    let mut retried = engine.lease.retried();
     loop {
         let due = run.intake.waiting().next_due().map(tokio::time::Instant::from_std);
         intake.pulse().rest();
@@ -75,6 +76,11 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
                     shutdown.drain();
                 }
                 run.take(came, &mut inflow).await?;
+            }
+            Ok(()) = retried.changed() => {
+                info!("failed files were put back: scanning for them");
+                engine.wake_all();
+                run.scan_all_roots();
             }
             _ = idleness.tick(), if settings.idle_exit.is_some() => {
                 if run.is_idle(settings) {

@@ -1,15 +1,19 @@
 //! Standard error as one shared surface: whoever writes to it while bars stand there has them taken away and put back.
 
+use std::convert::Infallible;
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressDrawTarget};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget};
 
 use crate::config::settings::{OutputSettings, ProgressMode};
 
 /// How often bars are redrawn, at most.
 const FRAMES_PER_SECOND: u8 = 10;
+/// How often a log gets a line instead.
+const LINES_EVERY: Duration = Duration::from_secs(5);
 
 /// Whether a stream gets ANSI colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +82,15 @@ impl Drawing {
     }
 }
 
+/// A bar that goes with whoever showed it.
+struct Shown(ProgressBar);
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// Standard error, with the progress bars that may stand on it. Clones share them.
 #[derive(Clone)]
 pub struct Console {
@@ -123,6 +136,23 @@ impl Console {
         match self.drawing {
             Drawing::Bars => self.bars.suspend(write),
             _ => write(),
+        }
+    }
+
+    /// Shows what `text` says, again and again, until it is dropped: as a bar's line, or as a line once in a while.
+    pub async fn told_while(&self, every: Duration, text: impl Fn() -> String) -> Infallible {
+        let bar = match self.drawing {
+            Drawing::Bars => Some(Shown(self.bars.add(ProgressBar::new_spinner()))),
+            Drawing::Lines | Drawing::Nothing => None,
+        };
+        let every = if self.drawing == Drawing::Lines { LINES_EVERY } else { every };
+        loop {
+            tokio::time::sleep(every).await;
+            match &bar {
+                Some(Shown(bar)) => bar.set_message(text()),
+                None if self.drawing == Drawing::Lines => self.line(&text()),
+                None => {}
+            }
         }
     }
 

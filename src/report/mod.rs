@@ -8,10 +8,11 @@ pub mod console;
 pub mod distribution;
 pub mod error;
 pub mod events;
-mod human;
+pub mod human;
 pub mod logging;
 pub mod progress;
 pub mod summary;
+pub mod table;
 pub mod vitals;
 
 pub use claimed::{Claimed, LargeTransfer, Pending, Transfer};

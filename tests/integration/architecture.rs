@@ -46,7 +46,7 @@ fn may_import(importer: &str, imported: &str) -> bool {
         // Built for tests only: it tries the rules of every room.
         "fuzzing" => !["main", "app"].contains(&imported),
         "cli" => ["config", "domain", "exit"].contains(&imported),
-        "pipeline" | "check" | "demo" => {
+        "pipeline" | "check" | "demo" | "inspect" => {
             is_component(imported) || ["config", "domain", "exit", "shutdown"].contains(&imported)
         }
         component if is_component(component) => ["config", "domain"].contains(&imported),

@@ -33,6 +33,8 @@ mod faults;
 mod floods;
 #[path = "push_hostile_login.rs"]
 mod hostile_login;
+#[path = "push_inspect.rs"]
+mod inspect;
 #[path = "push_killed_server.rs"]
 mod killed_server;
 #[path = "push_ledger.rs"]

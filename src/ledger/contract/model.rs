@@ -36,6 +36,10 @@ pub enum Step {
         owner: usize,
         key: usize,
     },
+    Retry {
+        owner: usize,
+        key: usize,
+    },
     Renew {
         owner: usize,
     },
@@ -83,6 +87,7 @@ pub fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step
         2 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposing { owner, key }),
         1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposed { owner, key }),
         1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Postponed { owner, key }),
+        2 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Retry { owner, key }),
         1 => (0..OWNERS).prop_map(|owner| Step::Renew { owner }),
         2 => Just(Step::Pass),
         1 => (-4..4).prop_map(|leases| Step::Jump { leases }),
@@ -102,6 +107,9 @@ struct Entry {
     attempts: u32,
     record: Option<Record>,
     disposer: Option<OwnerId>,
+    failed: bool,
+    queued_at: Option<DateTime<Utc>>,
+    since: Option<DateTime<Utc>>,
 }
 
 impl Entry {
@@ -132,6 +140,8 @@ struct Model<W> {
     claims: Vec<(usize, OwnerId, Claim)>,
     last_token: Option<Token>,
     remotes: usize,
+    /// As they were last seen.
+    retries: u64,
 }
 
 /// Goes through a history and panics where the ledger and the model disagree.
@@ -150,10 +160,14 @@ pub async fn agrees(world: impl World, history: Vec<Step>) {
         claims: vec![],
         last_token: None,
         remotes: 0,
+        retries: 0,
     };
+    model.retries = model.ledgers[0].retries().await.unwrap();
+    let view = model.world.view().await;
     for step in history {
         model.step(step).await;
         model.check_listings().await;
+        model.check_view(&*view).await;
     }
 }
 
@@ -198,7 +212,9 @@ impl<W: World> Model<W> {
                 assert_eq!(result.is_ok(), entry.is_some());
                 if let Some(entry) = entry {
                     let (remote, attempts) = (entry.remote.clone(), entry.attempts);
-                    *entry = Entry { remote, attempts, record: Some(record), disposer, ..Entry::default() };
+                    let (token, queued_at) = (entry.token, entry.queued_at);
+                    let left = Entry { remote, token, attempts, queued_at, ..Entry::default() };
+                    *entry = Entry { record: Some(record), disposer, ..left };
                     entry.leave(&claim, Staged::Gone, now);
                 }
             }
@@ -210,6 +226,8 @@ impl<W: World> Model<W> {
                 assert_eq!(result.is_ok(), entry.is_some());
                 let Some(entry) = entry else { return };
                 entry.owner = None;
+                entry.failed = matches!(release, Release::Failed { .. }) && entry.record.is_none();
+                entry.since = Some(now);
                 if matches!(release, Release::Failed { intention: Intention::Dispose, .. }) {
                     entry.disposer = Some(me);
                 }
@@ -248,6 +266,18 @@ impl<W: World> Model<W> {
                 if let Some(entry) = self.entries[key].as_mut().filter(|entry| entry.disposer == Some(me)) {
                     entry.disposer = Some(NOBODY);
                 }
+            }
+            Step::Retry { owner, key } => {
+                let put_back = self.ledgers[owner].retry(vec![self::key(&key.to_string())]).await.unwrap();
+                let now = self.world.now();
+                let failed = self.entries[key].as_mut().filter(|entry| entry.failed);
+                assert_eq!(put_back, [failed.is_some()]);
+                if let Some(entry) = failed {
+                    (entry.failed, entry.attempts, entry.since) = (false, 0, Some(now));
+                }
+                let retries = self.ledgers[owner].retries().await.unwrap();
+                assert_eq!(retries > self.retries, put_back[0]);
+                self.retries = retries;
             }
             Step::Renew { owner } => {
                 self.ledgers[owner].renew().await.unwrap();
@@ -299,6 +329,9 @@ impl<W: World> Model<W> {
         assert_eq!((&claim.predecessors, claim.attempts), (&entry.staged, entry.attempts));
         assert!(self.last_token.is_none_or(|last| last < claim.token));
         self.last_token = Some(claim.token);
+        let now = self.world.now();
+        entry.queued_at = if entry.record.is_some() { Some(now) } else { entry.queued_at.or(Some(now)) };
+        (entry.failed, entry.since) = (false, Some(now));
         entry.token = Some(claim.token);
         entry.staged.push(claim.token);
         entry.gone_at = None;
@@ -323,6 +356,52 @@ impl<W: World> Model<W> {
                 undisposed,
                 expected(&|entry| entry.disposer.is_some() && self.held(entry.disposer, asks).is_none())
             );
+        }
+    }
+
+    async fn check_view(&self, view: &dyn LedgerView) {
+        let found = infos(view, EntryFilter::All, 2).await;
+        let failed = infos(view, EntryFilter::Failed, 1).await;
+        for (index, entry) in self.entries.iter().enumerate() {
+            let name = index.to_string();
+            let of_key = |infos: &[EntryInfo]| {
+                let mut matching = infos.iter().filter(|info| info.key == key(&name));
+                (matching.next().cloned(), matching.count())
+            };
+            let ((info, more), (listed, again)) = (of_key(&found), of_key(&failed));
+            assert_eq!((info.is_some(), more, again), (entry.is_some(), 0, 0));
+            let (Some(info), Some(entry)) = (info, entry) else {
+                assert_eq!(listed, None);
+                continue;
+            };
+            assert_eq!(
+                (info.remote.as_str(), Some(info.token), &info.record),
+                (&*entry.remote, entry.token, &entry.record)
+            );
+            assert_eq!(info.queued_at, entry.queued_at);
+            assert_eq!(info.disposal == Disposal::Pending, entry.disposer.is_some());
+            assert_eq!(listed.as_ref(), Some(&info).filter(|_| entry.failed));
+            // Whoever looks holds nothing itself.
+            match (self.held(entry.owner, usize::MAX), info.state) {
+                (Some(owner), EntryState::Held { holder, since }) => {
+                    let position = self.ledgers.iter().position(|ledger| ledger.owner() == owner).unwrap();
+                    let left = (self.lease_until[position] - self.world.now()).to_std().unwrap();
+                    assert_eq!(
+                        (holder.owner, holder.lease_left.as_millis(), since),
+                        (owner, left.as_millis(), entry.since)
+                    );
+                }
+                (None, EntryState::Recorded) => assert!(entry.record.is_some()),
+                (None, EntryState::Failed { reason, attempts, since }) => {
+                    assert!(entry.failed);
+                    assert_eq!((&*reason, attempts, since), ("full", entry.attempts, entry.since));
+                }
+                (None, EntryState::Waiting { since }) => {
+                    assert!(!entry.failed && entry.record.is_none());
+                    assert_eq!(since, entry.since);
+                }
+                (held, state) => panic!("{held:?} {state:?}"),
+            }
         }
     }
 }

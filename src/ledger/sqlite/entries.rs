@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, named_params, params};
@@ -13,7 +14,7 @@ use super::entry_id::EntryId;
 use super::error::Failure;
 use super::presence::Owners;
 use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
-use crate::ledger::{Claim, ClaimReply, ClaimRequest, Intention, Record, Release, Staged};
+use crate::ledger::{Claim, ClaimReply, ClaimRequest, Holder, Intention, Record, Release, Staged};
 
 /// An owner that never lived.
 const NOBODY: OwnerId = OwnerId(0);
@@ -80,11 +81,13 @@ impl Entries<'_> {
         self.connection
             .prepare_cached(
                 "UPDATE entry SET state = 'claimed', owner = :owner, token = :token, staged = :staged, gone_at = NULL, \
-                 remote = :remote, local_path = :local_path, attempts = :attempts, reason = NULL WHERE seq = :seq",
+                 remote = :remote, local_path = :local_path, attempts = :attempts, reason = NULL, since = :now, \
+                 queued_at = iif(recorded_at IS NULL, coalesce(queued_at, :now), :now) WHERE seq = :seq",
             )?
             .execute(named_params! {
                 ":owner": blob(self.owner), ":token": token.0 as i64, ":staged": list(&staged), ":remote": remote.as_str(),
                 ":local_path": local_path.as_os_str().as_bytes(), ":attempts": attempts, ":seq": standing.seq,
+                ":now": self.now.timestamp_micros(),
             })?;
         Ok(ClaimReply::Claimed(Claim { key, token, remote, predecessors: standing.staged, attempts }))
     }
@@ -100,7 +103,8 @@ impl Entries<'_> {
         self.connection
             .prepare_cached(
                 "INSERT INTO entry (id, destination, source, path, inode, size, mtime_ns, local_path, state, remote, token, \
-                 owner, staged) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'claimed', ?9, ?10, ?11, ?12)",
+                 owner, staged, queued_at, since) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'claimed', ?9, ?10, ?11, ?12, ?13, ?13)",
             )?
             .execute(params![
                 id,
@@ -115,6 +119,7 @@ impl Entries<'_> {
                 token.0 as i64,
                 blob(self.owner),
                 list(&[token]),
+                self.now.timestamp_micros(),
             ])
     }
 
@@ -240,7 +245,7 @@ impl Entries<'_> {
         let changed = self
             .connection
             .prepare_cached(
-                "UPDATE entry SET owner = NULL, state = iif(recorded_at IS NULL, :state, 'recorded'), \
+                "UPDATE entry SET owner = NULL, state = iif(recorded_at IS NULL, :state, 'recorded'), since = :now, \
                  reason = iif(recorded_at IS NULL, :reason, NULL), attempts = coalesce(:attempts, attempts), \
                  disposer = coalesce(:disposer, disposer), staged = :staged, gone_at = :gone_at \
                  WHERE id = :id AND token = :token AND owner = :owner",
@@ -248,7 +253,7 @@ impl Entries<'_> {
             .execute(named_params! {
                 ":state": state, ":reason": reason, ":attempts": attempts, ":disposer": disposer, ":staged": staged,
                 ":gone_at": gone_at,
-                ":id": id, ":token": token.0 as i64, ":owner": blob(self.owner),
+                ":id": id, ":token": token.0 as i64, ":owner": blob(self.owner), ":now": self.now.timestamp_micros(),
             })?;
         fenced(changed)
     }
@@ -291,6 +296,26 @@ impl Entries<'_> {
         Ok(())
     }
 
+    /// Whether each entry was failed, and waits now.
+    pub(super) fn retry(&self, ids: &[EntryId]) -> rusqlite::Result<Vec<bool>> {
+        let mut put_back = self.connection.prepare_cached(
+            "UPDATE entry SET state = 'claimed', attempts = 0, reason = NULL, since = ?1 WHERE id = ?2 AND state = 'failed'",
+        )?;
+        let now = self.now.timestamp_micros();
+        let changed = ids.iter().map(|id| Ok(put_back.execute(params![now, id])? > 0));
+        let changed = changed.collect::<rusqlite::Result<Vec<_>>>()?;
+        if changed.contains(&true) {
+            self.connection.prepare_cached("UPDATE ledger SET retries = retries + 1")?.execute([])?;
+        }
+        Ok(changed)
+    }
+
+    pub(super) fn retries(&self) -> rusqlite::Result<u64> {
+        let retries: i64 =
+            self.connection.prepare_cached("SELECT retries FROM ledger")?.query_row([], |row| row.get(0))?;
+        Ok(retries as u64)
+    }
+
     /// One row, whatever the number of claims.
     pub(super) fn renew(&self) -> rusqlite::Result<()> {
         self.connection
@@ -315,14 +340,28 @@ impl Entries<'_> {
         if let Some(alive) = self.alive.get(&owner) {
             return Ok(*alive);
         }
-        let leased = self
-            .connection
-            .prepare_cached("SELECT 1 FROM owner WHERE id = ?1 AND lease_until > ?2")?
-            .exists(params![blob(owner), self.now.timestamp_millis()])?;
-        let alive = leased && self.owners.holds_lock(owner);
+        let alive = holder(self.connection, self.owners, owner, self.now)?.is_some();
         self.alive.insert(owner, alive);
         Ok(alive)
     }
+}
+
+/// The process of `owner`, while it holds its lock and its lease has not run out.
+pub(super) fn holder(
+    connection: &Connection,
+    owners: &Owners,
+    owner: OwnerId,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<Option<Holder>> {
+    let found = connection
+        .prepare_cached("SELECT hostname, pid, lease_until - ?2 FROM owner WHERE id = ?1 AND lease_until > ?2")?
+        .query_row(params![blob(owner), now.timestamp_millis()], |row| {
+            let left: i64 = row.get(2)?;
+            let lease_left = Duration::from_millis(left.try_into().unwrap_or_default());
+            Ok(Holder { owner, hostname: row.get(0)?, pid: row.get(1)?, lease_left })
+        })
+        .optional()?;
+    Ok(found.filter(|_| owners.holds_lock(owner)))
 }
 
 fn fenced(changed: usize) -> Changed {

@@ -2,6 +2,7 @@
 //!
 //! - `writer`: the thread that owns the connections, and group commit
 //! - `entries`: claims and records, found by `entry_id`; `listing`: what a new run looks after; `rows`: this run's summary
+//! - `view`: the same for those who only look, without a thread or a lock
 //! - `presence`: which owners live; `location` and `schema`: where the database may stand and what is in it
 
 use std::fs::{self, OpenOptions};
@@ -34,7 +35,10 @@ mod schema;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod view;
 mod writer;
+
+pub use view::SqliteView;
 
 /// How long a claim lasts without renewal, unless a caller has a reason.
 pub const DEFAULT_LEASE: Duration = Duration::from_secs(60);
@@ -273,6 +277,15 @@ impl Ledger for SqliteLedger {
     ) -> Result<(Vec<Undisposed>, Cursor), LedgerError> {
         let destination = destination.to_owned();
         self.writer.call(move |store| Ok(store.entries()?.undisposed(&destination, after, limit)?)).await
+    }
+
+    async fn retry(&self, keys: Vec<FileKey>) -> Result<Vec<bool>, LedgerError> {
+        let ids: Vec<_> = keys.iter().map(EntryId::of).collect();
+        self.writer.call(move |store| Ok(store.entries()?.retry(&ids)?)).await
+    }
+
+    async fn retries(&self) -> Result<u64, LedgerError> {
+        self.writer.call(|store| Ok(store.entries()?.retries()?)).await
     }
 
     async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError> {

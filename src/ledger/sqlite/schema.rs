@@ -15,8 +15,11 @@ use crate::ledger::LedgerError;
 
 /// `PRAGMA application_id`: "arcv" in ASCII. Tells our databases from others'.
 pub(super) const APPLICATION_ID: i32 = 0x6172_6376;
-/// `PRAGMA user_version`. Schema 1 had entries under their key's id alone, schema 2 no `gone_at`.
+/// `PRAGMA user_version`. Schema 1 had entries under their key's id alone; schema 2 did not say when they were claimed,
+/// failed and last staged, nor whether some were put back.
 const VERSION: i32 = 3;
+/// The first version with [`SCHEMA_3`].
+const WITH_TIMES: i32 = 3;
 /// How long a process waits for another's transaction.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// SQLite's default.
@@ -31,7 +34,8 @@ const CACHED_STATEMENTS: usize = 64;
 /// are what was archived last, and stay while a forced repetition is under way. `staged` lists the tokens, comma-separated and ascending, whose
 /// temporary names may stand on the server; `gone_at` says since when (milliseconds) that is unlikely, for they were seen
 /// removed. `owner` is set while claimed; whether that owner lives is another
-/// question. `disposer` is the owner that began to dispose of the local file. The states are compared one by one because
+/// question. `disposer` is the owner that began to dispose of the local file. `queued_at` is when it was first claimed,
+/// `since` when it was last claimed, released or put back (of a record, `recorded_at` says it). The states are compared one by one because
 /// SQLite makes a table of an `IN` with more than two values, for each row that is written.
 const SCHEMA: &str = "
 CREATE TABLE ledger (one INTEGER PRIMARY KEY CHECK (one = 1), token INTEGER NOT NULL, retention_at INTEGER NOT NULL DEFAULT 0,
@@ -52,12 +56,20 @@ CREATE TABLE entry (
     attempts INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
     record_remote TEXT, record_sha256 BLOB, recorded_at INTEGER,
-    disposer BLOB,
-    gone_at INTEGER
+    disposer BLOB
 ) STRICT;
 CREATE INDEX entry_staged ON entry (destination) WHERE staged IS NOT NULL;
 CREATE INDEX entry_disposing ON entry (destination) WHERE disposer IS NOT NULL;
 CREATE INDEX entry_recorded ON entry (recorded_at) WHERE recorded_at IS NOT NULL;
+";
+
+/// What schema 3 has more than schema 2.
+const SCHEMA_3: &str = "
+ALTER TABLE ledger ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE entry ADD COLUMN queued_at INTEGER;
+ALTER TABLE entry ADD COLUMN since INTEGER;
+ALTER TABLE entry ADD COLUMN gone_at INTEGER;
+CREATE INDEX entry_failed ON entry (state) WHERE state = 'failed';
 ";
 
 /// What the database is for, and so how it is kept.
@@ -114,7 +126,7 @@ pub(super) fn prepare(path: &Path, connection: &Connection, durability: Durabili
         // it is.
         connection
             .execute_batch(&format!(
-                "BEGIN EXCLUSIVE; {SCHEMA} INSERT INTO ledger (one, token) VALUES (1, {token}); \
+                "BEGIN EXCLUSIVE; {SCHEMA} {SCHEMA_3} INSERT INTO ledger (one, token) VALUES (1, {token}); \
                  PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
             ))
             .map_err(failed)?;
@@ -125,8 +137,7 @@ pub(super) fn prepare(path: &Path, connection: &Connection, durability: Durabili
         if pragma(connection, "user_version").map_err(failed)? == 1 {
             entry_id::refile(connection).map_err(failed)?;
         }
-        connection.execute_batch("ALTER TABLE entry ADD COLUMN gone_at INTEGER").map_err(failed)?;
-        connection.execute_batch(&format!("PRAGMA user_version = {VERSION}; COMMIT;")).map_err(failed)?;
+        connection.execute_batch(&format!("{SCHEMA_3} PRAGMA user_version = {VERSION}; COMMIT;")).map_err(failed)?;
     }
     match durability {
         Durability::Durable => {
@@ -163,6 +174,11 @@ fn log_pages(path: &Path) -> u64 {
 pub(super) fn is_outdated(path: &Path, connection: &Connection) -> Result<bool, LedgerError> {
     let version = pragma(connection, "user_version").map_err(|error| sqlite(path, &error))?;
     Ok((1..VERSION).contains(&version))
+}
+
+/// Whether the layout says when entries were claimed and failed. Only those who may not upgrade it have to ask.
+pub(super) fn has_times(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(pragma(connection, "user_version")? >= WITH_TIMES)
 }
 
 /// Settings of a database that nobody else opens and nobody wants after a crash.

@@ -43,6 +43,10 @@ impl Place {
         SqliteLedger::open(self.config()).unwrap()
     }
 
+    fn look(&self) -> SqliteView {
+        SqliteView::open(&self.path(), self.config().clock).unwrap()
+    }
+
     fn names(&self, below: &str) -> Vec<String> {
         let directory = self.directory.path().join(below);
         let mut names: Vec<_> =
@@ -56,6 +60,10 @@ impl Place {
 impl World for Place {
     async fn join(&self) -> Arc<dyn Ledger> {
         Arc::new(self.open())
+    }
+
+    async fn view(&self) -> Arc<dyn LedgerView> {
+        Arc::new(self.look())
     }
 
     async fn kill(&self, ledger: Arc<dyn Ledger>) {
@@ -111,51 +119,109 @@ fn reason(result: Result<SqliteLedger, LedgerError>) -> String {
     }
 }
 
-/// Files a ledger's entries as schema 1 did.
-fn downgrade(place: &Place) {
+/// Makes a ledger what an earlier version wrote.
+fn downgrade(place: &Place, version: i32) {
     let database = rusqlite::Connection::open(place.path()).unwrap();
     database
         .execute_batch(
-            "UPDATE entry SET id = substr(id, 5); ALTER TABLE entry DROP COLUMN gone_at; PRAGMA user_version = 1",
+            "DROP INDEX entry_failed; ALTER TABLE entry DROP COLUMN gone_at; ALTER TABLE entry DROP COLUMN since; ALTER TABLE entry DROP COLUMN queued_at; \
+             ALTER TABLE ledger DROP COLUMN retries",
         )
         .unwrap();
+    if version == 1 {
+        database.execute_batch("UPDATE entry SET id = substr(id, 5)").unwrap();
+    }
+    database.execute_batch(&format!("PRAGMA user_version = {version}")).unwrap();
 }
 
+const EARLIER: [i32; 2] = [1, 2];
+
 #[tokio::test]
-async fn a_ledger_of_schema_1_keeps_its_records() {
-    let place = Place::new();
-    let ledger = place.open();
-    // More than one page of the upgrade.
-    let names: Vec<_> = (0..2_500).map(|number| format!("{}/{number}", number % 7)).collect();
-    let requests = names.iter().map(|name| request(name, &format!("/{name}"))).collect();
-    let claims = ledger.claim(requests).await.unwrap().into_iter().map(claimed);
-    futures::future::join_all(claims.map(async |claim| {
-        ledger.record(&claim, record(claim.remote.as_str(), place.now()), Intention::LeaveAlone).await.unwrap();
-    }))
-    .await;
-    ledger.finish().await.unwrap();
-    drop(ledger);
-    downgrade(&place);
-    for dry_run in [true, false] {
-        let ledger = if dry_run { SqliteLedger::open_snapshot(place.config()).unwrap() } else { place.open() };
-        let records = ledger.recorded(names.iter().map(|name| key(name)).collect()).await.unwrap();
-        for (name, found) in names.iter().zip(records) {
-            assert_eq!(found, Some(record(&format!("/{name}"), place.now())), "{name}");
+async fn a_ledger_of_an_earlier_schema_keeps_its_records() {
+    for version in EARLIER {
+        let place = Place::new();
+        let ledger = place.open();
+        // More than one page of the upgrade.
+        let names: Vec<_> = (0..2_500).map(|number| format!("{}/{number}", number % 7)).collect();
+        let requests = names.iter().map(|name| request(name, &format!("/{name}"))).collect();
+        let claims = ledger.claim(requests).await.unwrap().into_iter().map(claimed);
+        futures::future::join_all(claims.map(async |claim| {
+            ledger.record(&claim, record(claim.remote.as_str(), place.now()), Intention::LeaveAlone).await.unwrap();
+        }))
+        .await;
+        let failed = claim(&ledger, "failed").await;
+        let (reason, staged, intention) = ("full".into(), Staged::Nothing, Intention::LeaveAlone);
+        ledger.release(&failed, Release::Failed { reason, attempts: 8, staged, intention }).await.unwrap();
+        ledger.finish().await.unwrap();
+        drop(ledger);
+        downgrade(&place, version);
+        // Who looks reads it as it is.
+        let before = fs::read(place.path()).unwrap();
+        let (all, _) = place.look().entries(EntryFilter::All, Cursor::default(), 9_999).await.unwrap();
+        assert_eq!((all.len(), all[0].queued_at), (2_501, None));
+        let (failed, _) = place.look().entries(EntryFilter::Failed, Cursor::default(), 9_999).await.unwrap();
+        assert!(matches!(&failed[..], [EntryInfo { state: EntryState::Failed { since: None, .. }, .. }]), "{failed:?}");
+        assert_eq!(fs::read(place.path()).unwrap(), before);
+        for dry_run in [true, false] {
+            let ledger = if dry_run { SqliteLedger::open_snapshot(place.config()).unwrap() } else { place.open() };
+            let records = ledger.recorded(names.iter().map(|name| key(name)).collect()).await.unwrap();
+            for (name, found) in names.iter().zip(records) {
+                assert_eq!(found, Some(record(&format!("/{name}"), place.now())), "{name}");
+            }
+            assert_eq!(ledger.retry(vec![key("failed")]).await.unwrap(), [true]);
         }
     }
 }
 
 #[tokio::test]
-async fn a_ledger_of_schema_1_that_is_in_use_is_left_alone() {
+async fn a_ledger_of_an_earlier_schema_that_is_in_use_is_left_alone() {
+    for version in EARLIER {
+        let place = Place::new();
+        let earlier = place.open();
+        claim(&earlier, "x").await;
+        downgrade(&place, version);
+        match SqliteLedger::open(place.config()) {
+            Err(LedgerError::Unavailable { reason, .. }) => assert!(reason.contains("earlier version"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        let (held, _) = place.look().entries(EntryFilter::All, Cursor::default(), 10).await.unwrap();
+        assert!(matches!(held[0].state, EntryState::Held { since: None, .. }), "{held:?}");
+        drop(earlier);
+        place.open();
+    }
+}
+
+#[tokio::test]
+async fn looking_makes_nothing_and_leaves_nothing() {
     let place = Place::new();
-    let earlier = place.open();
-    downgrade(&place);
-    match SqliteLedger::open(place.config()) {
-        Err(LedgerError::Unavailable { reason, .. }) => assert!(reason.contains("earlier version"), "{reason}"),
+    let missing = || SqliteView::open(&place.path(), place.config().clock);
+    match missing() {
+        Err(LedgerError::Unusable { reason, .. }) => assert!(reason.contains("--ledger"), "{reason}"),
         other => panic!("{other:?}"),
     }
-    drop(earlier);
-    place.open();
+    assert!(place.names("").is_empty());
+    fs::create_dir(place.directory.path().join("state")).unwrap();
+    fs::write(place.path(), "").unwrap();
+    assert!(missing().is_err());
+    fs::remove_file(place.path()).unwrap();
+
+    let ledger = place.open();
+    let mine = claim(&ledger, "x").await;
+    let listing = || (place.names("state"), place.names("state/ledger.db.owners"), fs::read(place.path()).unwrap());
+    let look = async || place.look().entries(EntryFilter::All, Cursor::default(), 10).await.unwrap().0;
+    // In use, then not.
+    let before = listing();
+    assert!(matches!(look().await[0].state, EntryState::Held { .. }));
+    assert_eq!(listing(), before);
+    let view = place.look();
+    ledger.record(&mine, record("/x", place.now()), Intention::LeaveAlone).await.unwrap();
+    ledger.finish().await.unwrap();
+    drop(ledger);
+    let before = listing();
+    assert_eq!(look().await[0].state, EntryState::Recorded);
+    // A view outlives those who write.
+    assert_eq!(view.entries(EntryFilter::All, Cursor::default(), 10).await.unwrap().0[0].state, EntryState::Recorded);
+    assert_eq!(listing(), before);
 }
 
 #[tokio::test]

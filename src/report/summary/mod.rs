@@ -174,6 +174,12 @@ fn path_text(path: &Path) -> (String, Verbatim) {
     }
 }
 
+/// A path for other documents: as text, and its exact bytes where it is not UTF-8.
+pub fn path_for_programs(path: &Path) -> (String, Option<String>) {
+    let (text, verbatim) = path_text(path);
+    (text, (verbatim == Verbatim::Escaped).then(|| hexadecimal(path)))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verbatim {
     Yes,

@@ -1,0 +1,37 @@
+//! Questions to the ledger of others: `status`, `retry` and `verify`. They run beside a watch and hold up nobody.
+//!
+//! - [`census`], [`census_report`]: how many files are in which state
+//! - [`capacity`], [`capacity_report`]: how much comes in, and what it takes to keep up
+//! - [`retry`]: which failed files can be put back
+//! - [`verify`], [`findings`]: the remote archive, audited against the ledger
+
+pub mod capacity;
+pub mod capacity_report;
+pub mod census;
+pub mod census_report;
+pub mod findings;
+pub mod retry;
+pub mod verify;
+
+use crate::ledger::{Cursor, EntryFilter, EntryInfo, LedgerError, LedgerView};
+
+/// Entries asked for at a time.
+const PAGE: usize = 2_000;
+
+/// Looks at every entry, one page in memory at a time.
+pub async fn each_entry(
+    view: &dyn LedgerView,
+    filter: EntryFilter,
+    mut look: impl FnMut(EntryInfo),
+) -> Result<(), LedgerError> {
+    let mut after = Cursor::default();
+    loop {
+        let (page, next) = view.entries(filter, after, PAGE).await?;
+        let last = page.len() < PAGE;
+        page.into_iter().for_each(&mut look);
+        if last {
+            return Ok(());
+        }
+        after = next;
+    }
+}

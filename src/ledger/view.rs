@@ -1,0 +1,81 @@
+//! What one who only looks may ask of a ledger: a person beside a running watch, an audit.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+
+use super::{Cursor, LedgerError, Record};
+use crate::domain::{FileKey, OwnerId, RemotePath, Token};
+
+/// A ledger as seen from outside. It has no owner: looking makes, changes, upgrades and holds up nothing, however long
+/// it takes, and works beside running archivers.
+#[async_trait]
+pub trait LedgerView: Send + Sync + std::fmt::Debug {
+    /// Entries of all destinations, page by page. A page shorter than `limit` is the last. Each page is true for a moment
+    /// of its own; an entry that the filter admits from the first page to the last is given exactly once.
+    async fn entries(
+        &self,
+        filter: EntryFilter,
+        after: Cursor,
+        limit: usize,
+    ) -> Result<(Vec<EntryInfo>, Cursor), LedgerError>;
+}
+
+/// Which entries are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryFilter {
+    All,
+    /// Those in [`EntryState::Failed`]: few, and found without looking at all the others.
+    Failed,
+}
+
+/// What the ledger knows of one file version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EntryInfo {
+    pub key: FileKey,
+    /// Absolute, as of the last claim.
+    pub local_path: PathBuf,
+    /// The pinned path of the last claim.
+    pub remote: RemotePath,
+    /// The token of the last claim.
+    pub token: Token,
+    pub state: EntryState,
+    /// When the file was first claimed, or first claimed again after it was recorded; `None` where an earlier version of
+    /// this program did not note it. Kept to the microsecond, as all times here.
+    pub queued_at: Option<DateTime<Utc>>,
+    /// What stands on record. Always there in [`EntryState::Recorded`], never in [`EntryState::Failed`].
+    pub record: Option<Record>,
+    pub disposal: Disposal,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum EntryState {
+    /// Archived, and nobody is at it again.
+    Recorded,
+    /// A live owner has it. `since` is when it claimed it.
+    Held { holder: Holder, since: Option<DateTime<Utc>> },
+    /// Nobody has it, and it is not archived: its owner stopped or died at `since` or later, or it was put back.
+    Waiting { since: Option<DateTime<Utc>> },
+    /// Its attempts were used up at `since`.
+    Failed { reason: String, attempts: u32, since: Option<DateTime<Utc>> },
+}
+
+/// A process that has claimed files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pub owner: OwnerId,
+    pub hostname: String,
+    pub pid: u32,
+    pub lease_left: Duration,
+}
+
+/// Whether the local file is where it is to stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposal {
+    /// Not asked for, or confirmed.
+    Settled,
+    /// Begun and not confirmed: under way, or cut short by a crash.
+    Pending,
+}
