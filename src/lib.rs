@@ -19,7 +19,7 @@
 //! - [`embedded`]: an SFTP server of our own, for the demo and for development; [`demo`]
 //! - [`check`]: would it work? every step of an upload, tried one by one
 //! - [`failpoint`]: where tests let the program die
-//! - [`app`]: one function a command; [`exit`]: the exit codes; [`shutdown`]: signals;
+//! - [`app`]: one function a command; [`exit`]: the exit codes; [`signals`], [`shutdown`]: when to stop;
 //!   [`command`]: the process that `run` accompanies
 //!
 //! Imports go one way: `main → app → pipeline → components → domain`; components do not import each other.
@@ -46,4 +46,5 @@ pub mod readiness;
 pub mod report;
 pub mod selection;
 pub mod shutdown;
+pub mod signals;
 pub mod source;

@@ -3,11 +3,7 @@
 //! Signals are one way to ask for it; the command line's other conditions (a file that appears, idleness) call
 //! [`Shutdown::drain`] themselves. Tests do without signals: [`Shutdown::obey`] takes any stream of them.
 
-use std::io;
-
 use futures::{Stream, StreamExt};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 /// The two stages. Clones share them.
@@ -24,17 +20,6 @@ pub enum StopSignal {
     Terminate,
     /// SIGINT: from a person at a terminal. The second one means it.
     Interrupt,
-}
-
-/// Keeps the signal handlers at work for as long as it lives.
-#[derive(Debug)]
-#[must_use = "dropping it stops listening, and signals would be lost"]
-pub struct SignalListener(AbortHandle);
-
-impl Drop for SignalListener {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Shutdown {
@@ -85,20 +70,6 @@ impl Shutdown {
             }
             asked_before = true;
         }
-    }
-
-    /// Installs the handlers of SIGTERM and SIGINT for the rest of the process, before it returns, and follows them in
-    /// a task of the current runtime. To be called once, by the application.
-    pub fn listen(&self) -> io::Result<SignalListener> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let signals = futures::stream::poll_fn(move |context| {
-            if let std::task::Poll::Ready(received) = interrupt.poll_recv(context) {
-                return std::task::Poll::Ready(received.map(|()| StopSignal::Interrupt));
-            }
-            terminate.poll_recv(context).map(|received| received.map(|()| StopSignal::Terminate))
-        });
-        Ok(SignalListener(tokio::spawn(self.clone().obey(signals)).abort_handle()))
     }
 }
 

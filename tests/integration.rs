@@ -28,6 +28,8 @@ mod embedded_protocol;
 mod interop;
 #[path = "integration/ledger.rs"]
 mod ledger;
+#[path = "integration/lifecycle_stop.rs"]
+mod lifecycle_stop;
 #[path = "integration/push.rs"]
 mod push;
 #[path = "integration/relay.rs"]

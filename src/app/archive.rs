@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Utc;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use super::failed;
-use crate::config::Resolved;
-use crate::config::settings::{Execution, FileList, LedgerLocation, ListOrigin, Settings};
+use super::wishes::Wishes;
+use super::{failed, settings};
+use crate::config::Typed;
+use crate::config::settings::{Execution, FileList, LedgerLocation, ListOrigin, OnFailure, Settings};
 use crate::domain::{OwnerId, display};
 use crate::exit::Exit;
 use crate::ledger::{Cursor, Ledger, LedgerError, RowFilter, SqliteConfig, SqliteLedger, sqlite};
@@ -23,6 +23,7 @@ use crate::pipeline::names::{BadPath, Entry, Named, named};
 use crate::pipeline::run::{Input, run};
 use crate::report::{Console, Progress, Reporter, RowSet, Summary, SummaryHeader, Surface, progress};
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 use crate::source::list::{self, Listed, Lister, Paths};
 
 /// Rows of one page of the summary.
@@ -31,25 +32,15 @@ const PAGE: usize = 500;
 /// How long a second interrupt waits for the run to end in order: a locked ledger, or a dead disk, does not hold it up.
 pub const AT_ONCE: Duration = Duration::from_secs(3);
 
-pub async fn push(resolved: Resolved, console: Console) -> Exit {
-    until_signalled(resolved, Mode::Push, console).await
-}
-
-pub async fn watch(resolved: Resolved, console: Console) -> Exit {
-    until_signalled(resolved, Mode::Watch(None), console).await
-}
-
-async fn until_signalled(resolved: Resolved, mode: Mode, console: Console) -> Exit {
-    let shutdown = Shutdown::new();
-    let _listener = match shutdown.listen() {
-        Ok(listener) => listener,
-        Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
-    };
+/// `push` and `watch`, with the signals that stop them.
+pub async fn until_signalled(typed: Typed, mode: Mode, signals: Signals) -> Exit {
+    let (shutdown, wishes) = (Shutdown::new(), Wishes::default());
+    tokio::spawn(wishes.clone().follow(signals, shutdown.clone()));
     let late = async {
         shutdown.now().cancelled().await;
         tokio::time::sleep(AT_ONCE).await;
     };
-    let mut run = Box::pin(archive(resolved.settings, mode, &console, &shutdown));
+    let mut run = Box::pin(as_typed(&typed, mode, &wishes, &shutdown));
     tokio::select! {
         exit = &mut run => exit,
         () = late => {
@@ -60,16 +51,32 @@ async fn until_signalled(resolved: Resolved, mode: Mode, console: Console) -> Ex
     }
 }
 
+/// From what was typed to the summary.
+pub async fn as_typed(typed: &Typed, mode: Mode, wishes: &Wishes, shutdown: &Shutdown) -> Exit {
+    match settings(typed).await {
+        Ok((resolved, console)) => archive(resolved.settings, mode, &console, wishes, shutdown).await,
+        Err(exit) => exit,
+    }
+}
+
 /// Once, or until told to stop.
 #[derive(Debug)]
 pub enum Mode {
     Push,
     /// Somebody may wait for nothing being wrong with the settings, the ledger and the sources.
-    Watch(Option<oneshot::Sender<()>>),
+    Watch(Option<oneshot::Sender<Ready>>),
+}
+
+/// Nothing is wrong so far: what the command beside a watch has to know of it.
+#[derive(Debug)]
+pub struct Ready {
+    pub console: Console,
+    pub on_failure: OnFailure,
+    pub grace: Duration,
 }
 
 /// A whole run, from the ledger's opening to the summary.
-pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown: &Shutdown) -> Exit {
+pub async fn archive(settings: Settings, mode: Mode, console: &Console, wishes: &Wishes, shutdown: &Shutdown) -> Exit {
     let (started_at, began) = (Utc::now(), Instant::now());
     let settings = Arc::new(settings);
     let ledger = match open_ledger(&settings).await {
@@ -111,12 +118,13 @@ pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown
     };
     if let Mode::Watch(Some(ready)) = mode {
         // Nobody waits any more where it was told to stop meanwhile.
-        let _ = ready.send(());
+        let (on_failure, grace) = (settings.on_failure, settings.watch.grace);
+        let _ = ready.send(Ready { console: console.clone(), on_failure, grace });
     }
     let progress = Progress::start(console, reporter.clone());
     let result = tokio::select! {
         result = run(engine.clone(), input, shutdown) => result,
-        never = tell_when_asked(&reporter, console) => match never {},
+        never = tell_when_asked(&reporter, console, wishes) => match never {},
     };
     progress.finish();
 
@@ -138,17 +146,12 @@ pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown
     exit
 }
 
-/// SIGUSR1: says how far the run is, and goes on.
-async fn tell_when_asked(reporter: &Reporter, console: &Console) -> Infallible {
-    match signal(SignalKind::user_defined1()) {
-        Ok(mut asked) => {
-            while asked.recv().await.is_some() {
-                console.line(&progress::interim(&reporter.snapshot()));
-            }
-        }
-        Err(error) => tracing::warn!(%error, "SIGUSR1 cannot be handled"),
+/// Says how far the run is whenever somebody wants to know.
+async fn tell_when_asked(reporter: &Reporter, console: &Console, wishes: &Wishes) -> Infallible {
+    loop {
+        wishes.progress.notified().await;
+        console.line(&progress::interim(&reporter.snapshot()));
     }
-    std::future::pending().await
 }
 
 async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {

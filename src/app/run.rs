@@ -10,46 +10,51 @@ use rustix::process::Signal;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::archive::{AT_ONCE, Mode, archive};
+use super::archive::{AT_ONCE, Mode, Ready, as_typed};
 use super::failed;
-use crate::command::{Running, Signals, StartError, is_to_be_forwarded};
-use crate::config::Resolved;
+use super::wishes::Wishes;
+use crate::command::{Running, StartError, is_to_be_forwarded};
+use crate::config::Typed;
 use crate::config::settings::OnFailure;
 use crate::exit::Exit;
 use crate::report::Console;
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 
 /// Starts the command once the watch is ready, and ends with both.
-pub async fn run(resolved: Resolved, command: Vec<OsString>, secrets: Vec<String>, console: Console) -> Exit {
-    let shutdown = Shutdown::new();
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
-    };
-    let (on_failure, grace) = (resolved.settings.on_failure, resolved.settings.watch.grace);
-    let (ready, is_ready) = oneshot::channel();
+pub async fn run(typed: Typed, command: Vec<OsString>, mut signals: Signals) -> Exit {
+    let (shutdown, wishes) = (Shutdown::new(), Wishes::default());
+    let (ready, mut is_ready) = oneshot::channel();
     // On the heap, so that it can be left where it stands.
-    let mut archiving = Box::pin(archive(resolved.settings, Mode::Watch(Some(ready)), &console, &shutdown));
-    tokio::select! {
+    let mut archiving = Box::pin(as_typed(&typed, Mode::Watch(Some(ready)), &wishes, &shutdown));
+    let Ready { console, on_failure, grace } = tokio::select! {
         biased;
         // What is wrong was said; the command is not started.
         exit = &mut archiving => return exit,
-        _ = is_ready => {}
-        _ = signals.next() => {
+        Ok(ready) = &mut is_ready => ready,
+        () = asked_to_stop(&mut signals, &wishes) => {
             shutdown.drain();
-            return archiving.await;
+            return tokio::select! {
+                exit = &mut archiving => exit,
+                () = interrupted(&mut signals) => {
+                    // It has not come far: a ledger that is locked, a file that cannot be read.
+                    std::mem::forget(archiving);
+                    Exit::Interrupted
+                }
+            };
         }
-    }
+    };
     let mut supervisor = Supervisor {
         signals,
         shutdown: &shutdown,
+        wishes: &wishes,
         on_failure,
         grace,
         interrupted: Interrupted::No,
         from_terminal: std::io::stdin().is_terminal(),
     };
     let mut archived = None;
-    let code = match Running::start(&command, secrets) {
+    let code = match Running::start(&command, typed.environment.secrets()) {
         Ok(mut running) => supervisor.accompany(&mut running, pin!(&mut archiving), &mut archived).await,
         Err(error) => cannot_start(&error, &console),
     };
@@ -71,6 +76,20 @@ pub async fn run(resolved: Resolved, command: Vec<OsString>, secrets: Vec<String
     }
 }
 
+/// Until a signal comes that would end the command, were there one.
+async fn asked_to_stop(signals: &mut Signals, wishes: &Wishes) {
+    loop {
+        match signals.next().await {
+            Signal::TERM | Signal::INT | Signal::QUIT => return,
+            other => wishes.note(other),
+        }
+    }
+}
+
+async fn interrupted(signals: &mut Signals) {
+    while signals.next().await != Signal::INT {}
+}
+
 fn cannot_start(error: &StartError, console: &Console) -> u8 {
     let hint = "check the words after `--`: the first one is looked for in PATH";
     failed(console, "the command cannot be started", &error.to_string(), Some(hint), Exit::Command(error.code()));
@@ -80,6 +99,7 @@ fn cannot_start(error: &StartError, console: &Console) -> u8 {
 struct Supervisor<'a> {
     signals: Signals,
     shutdown: &'a Shutdown,
+    wishes: &'a Wishes,
     on_failure: OnFailure,
     grace: Duration,
     interrupted: Interrupted,
@@ -112,6 +132,8 @@ impl Supervisor<'_> {
                         tracing::warn!("interrupted again: stopping at once");
                         running.signal(Signal::KILL);
                         self.shutdown.stop_now();
+                    } else if is_for_us(signal) {
+                        self.wishes.note(signal);
                     } else if is_to_be_forwarded(signal, self.from_terminal) {
                         tracing::info!(?signal, "passed on to the command");
                         running.signal(signal);
@@ -164,6 +186,8 @@ impl Supervisor<'_> {
                     if signal == Signal::INT && self.interrupt() == Interrupted::Once {
                         self.shutdown.stop_now();
                         late = Some(Instant::now() + AT_ONCE);
+                    } else if is_for_us(signal) {
+                        self.wishes.note(signal);
                     } else {
                         tracing::info!("still draining");
                     }
@@ -177,6 +201,11 @@ impl Supervisor<'_> {
     fn interrupt(&mut self) -> Interrupted {
         std::mem::replace(&mut self.interrupted, Interrupted::Once)
     }
+}
+
+/// Whether a signal asks this program, and not its command.
+fn is_for_us(signal: Signal) -> bool {
+    signal == Signal::USR1
 }
 
 async fn sleep_until(when: Option<Instant>) {

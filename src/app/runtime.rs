@@ -21,6 +21,7 @@ pub fn start() -> io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads((processors / 2).clamp(1, SESSION_THREADS))
         .max_blocking_threads(BLOCKING_THREADS)
+        .on_thread_start(crate::signals::wait_in_thread)
         .enable_all()
         .build()
 }

@@ -57,6 +57,20 @@ pub enum CommandKind {
     Show,
 }
 
+/// What was typed in, and what surrounds the process: all there is to resolve, now and whenever the file has changed.
+#[derive(Debug, Clone)]
+pub struct Typed {
+    pub command: CommandLayer,
+    pub environment: Environment,
+    pub kind: CommandKind,
+}
+
+impl Typed {
+    pub fn resolve(&self) -> Result<Resolved, ConfigErrors> {
+        resolve(&self.command, &self.environment, self.kind)
+    }
+}
+
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]
 pub struct Resolved {
