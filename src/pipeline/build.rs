@@ -83,6 +83,7 @@ pub fn engine(
         failure: Mutex::default(),
         short: AtomicBool::new(false),
         ledger_out: AtomicBool::default(),
+        writers_unseen: AtomicBool::default(),
         claimed: AtomicUsize::new(0),
         // As exactly as the ledger notes when something was recorded.
         started_at: DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6),

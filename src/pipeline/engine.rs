@@ -104,6 +104,8 @@ pub struct Engine {
     pub(super) short: AtomicBool,
     /// Whether work is held until the ledger is back, which is said once.
     pub(super) ledger_out: AtomicBool,
+    /// Whether it was said that open writers cannot be seen.
+    pub(super) writers_unseen: AtomicBool,
     /// Claimed files that have not come to their end.
     pub(super) claimed: AtomicUsize,
     /// When something was last seen to happen.
