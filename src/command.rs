@@ -128,9 +128,10 @@ fn code(status: WaitStatus) -> u8 {
     code.unwrap_or(u8::MAX)
 }
 
-/// Whether a signal has to be passed on. Those that a terminal sends reach its whole process group.
+/// Whether a signal has to be passed on. Those that a terminal sends reach its whole process group, and SIGUSR1 asks this
+/// program how far it is.
 pub fn is_to_be_forwarded(signal: Signal, from_terminal: bool) -> bool {
-    !(from_terminal && [Signal::INT, Signal::QUIT].contains(&signal))
+    signal != Signal::USR1 && !(from_terminal && [Signal::INT, Signal::QUIT].contains(&signal))
 }
 
 #[cfg(test)]

@@ -3,7 +3,11 @@
 //! Signals are one way to ask for it; the command line's other conditions (a file that appears, idleness) call
 //! [`Shutdown::drain`] themselves. Tests do without signals: [`Shutdown::obey`] takes any stream of them.
 
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
 use futures::{Stream, StreamExt};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The two stages. Clones share them.
@@ -11,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 pub struct Shutdown {
     draining: CancellationToken,
     now: CancellationToken,
+    handing_over: CancellationToken,
+    /// When draining began.
+    since: Arc<OnceLock<Instant>>,
 }
 
 /// A request to stop, as the system delivers it.
@@ -39,13 +46,34 @@ impl Shutdown {
 
     /// Begins to drain. Calling it again changes nothing.
     pub fn drain(&self) {
+        self.since.get_or_init(Instant::now);
         self.draining.cancel();
     }
 
     /// Stops at once.
     pub fn stop_now(&self) {
-        self.draining.cancel();
+        self.drain();
         self.now.cancel();
+    }
+
+    /// When a grace that began with draining is over. To be asked once it has begun.
+    pub fn over(&self, grace: Duration) -> Instant {
+        *self.since.get_or_init(Instant::now) + grace
+    }
+
+    /// The same stages for one of several engines that follow each other; it alone is told to hand over.
+    pub fn of_one(&self) -> Self {
+        Self { handing_over: CancellationToken::new(), ..self.clone() }
+    }
+
+    /// Asks the engine to make room for its successor: take in nothing more and finish what is in flight.
+    pub fn hand_over(&self) {
+        self.handing_over.cancel();
+    }
+
+    /// Cancelled once a successor waits.
+    pub fn handing_over(&self) -> &CancellationToken {
+        &self.handing_over
     }
 
     /// Follows a stream of signals until it ends: the first one drains, an interrupt after any other stops at once.
@@ -106,6 +134,20 @@ mod tests {
         shutdown.drain();
         shutdown.clone().obey(futures::stream::iter([Interrupt])).await;
         assert!(!shutdown.now().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_hands_over_and_all_drain_in_the_same_grace() {
+        let shutdown = Shutdown::new();
+        let (one, next) = (shutdown.of_one(), shutdown.of_one());
+        one.hand_over();
+        assert!(!next.handing_over().is_cancelled() && !next.draining().is_cancelled());
+        one.drain();
+        let over = Instant::now() + Duration::from_secs(5);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        shutdown.drain();
+        assert_eq!(next.over(Duration::from_secs(5)), over);
+        assert!(next.draining().is_cancelled());
     }
 
     #[tokio::test]

@@ -26,7 +26,7 @@ pub async fn run(typed: Typed, signals: Signals) -> Exit {
     };
     let (resolved, console) = match resolved {
         Ok(resolved) => resolved,
-        Err(exit) => return exit,
+        Err(unsettled) => return unsettled.tell(),
     };
     let settings = &resolved.settings;
     let output = &settings.output;

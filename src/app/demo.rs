@@ -71,10 +71,10 @@ async fn show(
     story.open(place, &server, &url, ready.len(), &to_come);
 
     let (shutdown, wishes) = (Shutdown::new(), Wishes::default());
-    let mut running = pin!(archive(settings, Mode::Watch(None), console, &wishes, &shutdown));
+    let mut running = pin!(archive(settings, Mode::Watch(None), None, console, &wishes, &shutdown));
     let acted = tokio::select! {
         // It should not end before it is told to; its exit code says why it did.
-        exit = &mut running => return Ok(exit),
+        ended = &mut running => return Ok(ended.exit),
         () = signals.draining().cancelled() => {
             story.tell("interrupted: stopping and cleaning up");
             shutdown.stop_now();
@@ -84,7 +84,7 @@ async fn show(
         acted = play(world, place, story, &ready, &to_come) => acted,
     };
     shutdown.drain();
-    let exit = running.await;
+    let exit = running.await.exit;
     acted.context("the demo's application cannot write")?;
     server.shutdown().await;
 

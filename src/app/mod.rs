@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use archive::Mode;
+use ending::{Ended, TerminationLog};
 use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, ConfigCommand};
 use crate::config::settings::{LogSettings, OutputSettings};
-use crate::config::{self, CommandKind, CommandLayer, Environment, Resolved, Typed};
+use crate::config::{self, CommandKind, CommandLayer, ConfigErrors, Environment, Resolved, Typed};
 use crate::domain::display;
 use crate::exit::Exit;
 use crate::report::{Colour, Console, error, logging};
@@ -18,6 +19,8 @@ use crate::signals::{Held, Signals};
 mod archive;
 mod check;
 mod demo;
+mod ending;
+mod reload;
 mod run;
 mod runtime;
 mod serve;
@@ -37,7 +40,12 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
             let error = Cli::parse_from_arguments(shown).err().unwrap_or(error);
             // Help and version go to standard output and are no error. A reader that went away needs neither.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            if !error.use_stderr() {
+                return Exit::Done;
+            }
+            let text = error.to_string();
+            let reason = text.lines().next().map(|line| line.trim_start_matches("error: ").to_owned());
+            return TerminationLog::of_arguments(&arguments).tell(&Ended { reason, ..Exit::Usage.into() });
         }
     };
     let environment = Environment::of_process();
@@ -88,7 +96,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
 /// The signals that each command has a handler for. SIGHUP ends a push, as it ends any program whose terminal is gone.
 const STOP: [Signal; 2] = [Signal::TERM, Signal::INT];
 const PUSH: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::USR1];
-const WATCH: [Signal; 3] = PUSH;
+const WATCH: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::USR1, Signal::HUP];
 /// What concerns the command, and what this program is asked.
 const RUN: [Signal; 6] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR2, Signal::USR1];
 
@@ -143,18 +151,34 @@ fn print_one(command: Command, environment: &Environment) -> Exit {
     }
 }
 
+/// Why there are no settings to work with.
+enum Unsettled {
+    Mistakes(ConfigErrors),
+    /// The log cannot be set up.
+    Log(Console, String),
+}
+
+impl Unsettled {
+    fn tell(self) -> Exit {
+        match self {
+            Self::Mistakes(mistakes) => usage(&mistakes),
+            Self::Log(console, reason) => failed(&console, "the log cannot be set up", &reason, None, Exit::Usage),
+        }
+    }
+}
+
 /// Resolves the settings, and sets the log up.
-async fn settings(typed: &Typed) -> Result<(Resolved, Console), Exit> {
+async fn settings(typed: &Typed) -> Result<(Resolved, Console), Unsettled> {
     // The file may be a pipe that nobody writes to, or lie on a server that does not answer.
     let resolving = tokio::task::spawn_blocking({
         let typed = typed.clone();
         move || typed.resolve()
     });
     let resolved = resolving.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    let resolved = resolved.map_err(|mistakes| usage(&mistakes))?;
+    let resolved = resolved.map_err(Unsettled::Mistakes)?;
     let console = Console::stderr(&resolved.settings.output);
     if let Err(reason) = logging::init(&resolved.settings.log, &console) {
-        return Err(failed(&console, "the log cannot be set up", &reason, None, Exit::Usage));
+        return Err(Unsettled::Log(console, reason));
     }
     for warning in &resolved.warnings {
         console.line(&format!("warning: {warning}"));

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::archive::{AT_ONCE, Mode, Ready, as_typed};
-use super::failed;
+use super::ending::{Ended, TerminationLog};
 use super::wishes::Wishes;
 use crate::command::{Running, StartError, is_to_be_forwarded};
 use crate::config::Typed;
@@ -22,24 +22,30 @@ use crate::shutdown::Shutdown;
 use crate::signals::Signals;
 
 /// Starts the command once the watch is ready, and ends with both.
-pub async fn run(typed: Typed, command: Vec<OsString>, mut signals: Signals) -> Exit {
+pub async fn run(typed: Typed, command: Vec<OsString>, signals: Signals) -> Exit {
+    let log = TerminationLog::default();
+    let ended = together(&typed, command, signals, &log).await;
+    log.tell(&ended)
+}
+
+async fn together(typed: &Typed, command: Vec<OsString>, mut signals: Signals, log: &TerminationLog) -> Ended {
     let (shutdown, wishes) = (Shutdown::new(), Wishes::default());
     let (ready, mut is_ready) = oneshot::channel();
     // On the heap, so that it can be left where it stands.
-    let mut archiving = Box::pin(as_typed(&typed, Mode::Watch(Some(ready)), &wishes, &shutdown));
+    let mut archiving = Box::pin(as_typed(typed, Mode::Watch(Some(ready)), &wishes, &shutdown, log));
     let Ready { console, on_failure, grace } = tokio::select! {
         biased;
         // What is wrong was said; the command is not started.
-        exit = &mut archiving => return exit,
+        ended = &mut archiving => return ended,
         Ok(ready) = &mut is_ready => ready,
         () = asked_to_stop(&mut signals, &wishes) => {
             shutdown.drain();
             return tokio::select! {
-                exit = &mut archiving => exit,
+                ended = &mut archiving => ended,
                 () = interrupted(&mut signals) => {
                     // It has not come far: a ledger that is locked, a file that cannot be read.
                     std::mem::forget(archiving);
-                    Exit::Interrupted
+                    Exit::Interrupted.into()
                 }
             };
         }
@@ -54,25 +60,32 @@ pub async fn run(typed: Typed, command: Vec<OsString>, mut signals: Signals) -> 
         from_terminal: std::io::stdin().is_terminal(),
     };
     let mut archived = None;
-    let code = match Running::start(&command, typed.environment.secrets()) {
-        Ok(mut running) => supervisor.accompany(&mut running, pin!(&mut archiving), &mut archived).await,
+    let complaint = match Running::start(&command, typed.environment.secrets()) {
+        Ok(mut running) => match supervisor.accompany(&mut running, pin!(&mut archiving), &mut archived).await {
+            0 => None,
+            code => Some((code, format!("the command exited with {code}"))),
+        },
         Err(error) => cannot_start(&error, &console),
     };
     shutdown.drain();
-    let exit = match archived {
-        Some(exit) => exit,
+    let ended = match archived {
+        Some(ended) => ended,
         None => match supervisor.drain(pin!(&mut archiving)).await {
-            Some(exit) => exit,
+            Some(ended) => ended,
             None => {
                 // Its end would wait for the ledger's thread. The process ends right after this.
                 std::mem::forget(archiving);
-                Exit::Interrupted
+                Exit::Interrupted.into()
             }
         },
     };
-    match code {
-        0 => exit,
-        code => Exit::Command(code),
+    match complaint {
+        None => ended,
+        Some((code, complaint)) => {
+            let archived = ended.reason.as_deref().unwrap_or(ended.exit.meaning());
+            let reason = format!("{complaint}; archiving: {archived}");
+            Ended { exit: Exit::Command(code), reason: Some(reason), ..ended }
+        }
     }
 }
 
@@ -90,10 +103,11 @@ async fn interrupted(signals: &mut Signals) {
     while signals.next().await != Signal::INT {}
 }
 
-fn cannot_start(error: &StartError, console: &Console) -> u8 {
+fn cannot_start(error: &StartError, console: &Console) -> Option<(u8, String)> {
     let hint = "check the words after `--`: the first one is looked for in PATH";
-    failed(console, "the command cannot be started", &error.to_string(), Some(hint), Exit::Command(error.code()));
-    error.code()
+    let exit = Exit::Command(error.code());
+    let ended = Ended::failed(console, "the command cannot be started", &error.to_string(), Some(hint), exit);
+    Some((error.code(), ended.reason.unwrap_or_default()))
 }
 
 struct Supervisor<'a> {
@@ -117,8 +131,8 @@ impl Supervisor<'_> {
     async fn accompany(
         &mut self,
         running: &mut Running,
-        mut archiving: std::pin::Pin<&mut impl Future<Output = Exit>>,
-        archived: &mut Option<Exit>,
+        mut archiving: std::pin::Pin<&mut impl Future<Output = Ended>>,
+        archived: &mut Option<Ended>,
     ) -> u8 {
         let mut patience = None;
         loop {
@@ -132,16 +146,15 @@ impl Supervisor<'_> {
                         tracing::warn!("interrupted again: stopping at once");
                         running.signal(Signal::KILL);
                         self.shutdown.stop_now();
-                    } else if is_for_us(signal) {
-                        self.wishes.note(signal);
                     } else if is_to_be_forwarded(signal, self.from_terminal) {
                         tracing::info!(?signal, "passed on to the command");
                         running.signal(signal);
                     }
+                    self.wishes.note(signal);
                 }
-                exit = &mut archiving, if archived.is_none() => {
-                    *archived = Some(exit);
-                    patience = self.tell_of_the_end(exit, running);
+                ended = &mut archiving, if archived.is_none() => {
+                    patience = self.tell_of_the_end(ended.exit, running);
+                    *archived = Some(ended);
                 }
                 () = sleep_until(patience) => {
                     tracing::warn!("the command did not stop within the grace: killing it");
@@ -177,16 +190,16 @@ impl Supervisor<'_> {
     }
 
     /// Until archiving ends; `None` where a second interrupt does not wait for it any longer.
-    async fn drain(&mut self, mut archiving: std::pin::Pin<&mut impl Future<Output = Exit>>) -> Option<Exit> {
+    async fn drain(&mut self, mut archiving: std::pin::Pin<&mut impl Future<Output = Ended>>) -> Option<Ended> {
         let mut late = self.shutdown.now().is_cancelled().then(|| Instant::now() + AT_ONCE);
         loop {
             tokio::select! {
-                exit = &mut archiving => return Some(exit),
+                ended = &mut archiving => return Some(ended),
                 signal = self.signals.next() => {
                     if signal == Signal::INT && self.interrupt() == Interrupted::Once {
                         self.shutdown.stop_now();
                         late = Some(Instant::now() + AT_ONCE);
-                    } else if is_for_us(signal) {
+                    } else if is_a_wish(signal) {
                         self.wishes.note(signal);
                     } else {
                         tracing::info!("still draining");
@@ -203,9 +216,9 @@ impl Supervisor<'_> {
     }
 }
 
-/// Whether a signal asks this program, and not its command.
-fn is_for_us(signal: Signal) -> bool {
-    signal == Signal::USR1
+/// Whether a signal asks for something else than an end.
+fn is_a_wish(signal: Signal) -> bool {
+    [Signal::USR1, Signal::HUP].contains(&signal)
 }
 
 async fn sleep_until(when: Option<Instant>) {

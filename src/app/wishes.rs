@@ -13,6 +13,8 @@ use crate::signals::Signals;
 pub struct Wishes {
     /// SIGUSR1: to say how far the run is.
     pub progress: Arc<Notify>,
+    /// SIGHUP: to read the configuration again.
+    pub reload: Arc<Notify>,
 }
 
 impl Wishes {
@@ -36,8 +38,10 @@ impl Wishes {
 
     /// Notes what a signal asks for, where it asks for anything but a stop.
     pub fn note(&self, signal: Signal) {
-        if signal == Signal::USR1 {
-            self.progress.notify_one();
+        match signal {
+            Signal::USR1 => self.progress.notify_one(),
+            Signal::HUP => self.reload.notify_one(),
+            _ => {}
         }
     }
 }

@@ -115,6 +115,8 @@ pub struct RunArgs {
     /// Say what would happen, touch nothing on either side
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    #[arg(long, help_heading = "Output")]
+    pub termination_log: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -185,6 +187,7 @@ impl SharedArgs {
 impl RunArgs {
     pub(super) fn apply(&self, layer: &mut CommandLayer) {
         layer.repeat = if self.force { Repeat::Force } else { Repeat::Skip };
+        layer.set("shutdown.termination-log", self.termination_log.clone());
         layer.execution = if self.dry_run { Execution::DryRun } else { Execution::Real };
     }
 }

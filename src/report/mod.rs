@@ -10,6 +10,7 @@ mod human;
 pub mod logging;
 pub mod progress;
 pub mod summary;
+pub mod termination;
 
 pub use console::{Colour, Console};
 pub use events::{Phase, Reporter, Snapshot, Transfer};

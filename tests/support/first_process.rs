@@ -51,14 +51,16 @@ pub fn pid(outer: &Running) -> Pid {
     found.unwrap()
 }
 
-/// Whether it blocks a signal or has a handler for it; before that, it would be dropped.
+/// Whether it is the archiver by now, not what becomes it, and blocks a signal or has a handler for it; before that, the
+/// signal would be dropped.
 pub fn takes(pid: Pid, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
     let mask = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
         line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
     };
-    (mask("SigBlk:") | mask("SigCgt:")) & (1 << (signal.as_raw() - 1)) != 0
+    let is_archiver = status.lines().next() == Some("Name:\tarchiver");
+    is_archiver && (mask("SigBlk:") | mask("SigCgt:")) & (1 << (signal.as_raw() - 1)) != 0
 }
 
 /// One that ended meanwhile needs none.
