@@ -20,7 +20,7 @@
 //! - [`check`]: would it work? every step of an upload, tried one by one
 //! - [`inspect`]: what the ledger knows, and whether the archive is what it says
 //! - [`failpoint`]: where tests let the program die
-//! - [`app`]: one function a command; [`exit`]: the exit codes; [`shutdown`]: signals;
+//! - [`app`]: one function a command; [`exit`]: the exit codes; [`signals`], [`shutdown`]: when to stop;
 //!   [`command`]: the process that `run` accompanies
 //!
 //! Imports go one way: `main → app → pipeline → components → domain`; components do not import each other.
@@ -49,4 +49,5 @@ pub mod readiness;
 pub mod report;
 pub mod selection;
 pub mod shutdown;
+pub mod signals;
 pub mod source;

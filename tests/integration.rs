@@ -28,6 +28,16 @@ mod embedded_protocol;
 mod interop;
 #[path = "integration/ledger.rs"]
 mod ledger;
+#[path = "integration/lifecycle_drain.rs"]
+mod lifecycle_drain;
+#[path = "integration/lifecycle_end.rs"]
+mod lifecycle_end;
+#[path = "integration/lifecycle_places.rs"]
+mod lifecycle_places;
+#[path = "integration/lifecycle_reload.rs"]
+mod lifecycle_reload;
+#[path = "integration/lifecycle_stop.rs"]
+mod lifecycle_stop;
 #[path = "integration/observe.rs"]
 mod observe;
 #[path = "integration/push.rs"]

@@ -24,6 +24,7 @@ pub fn start() -> io::Result<Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads((processors / 2).clamp(1, SESSION_THREADS))
         .max_blocking_threads(BLOCKING_THREADS)
+        .on_thread_start(crate::signals::wait_in_thread)
         .enable_all()
         .build()?;
     live_with_limits(&runtime)?;

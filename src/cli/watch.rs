@@ -17,6 +17,7 @@ Examples:
 Signals:
   SIGTERM, SIGINT  finish what is ready or becomes ready within --grace, print the summary
   SIGINT again     stop at once
+  SIGHUP           read the configuration, keys and passwords again; what is wrong with it is said, and changes nothing
   SIGUSR1          print how far it is to standard error";
 
 #[derive(Debug, Args)]

@@ -232,6 +232,11 @@ pub static KEYS: &[Key] = &[
         .flag("--grace")
         .default("25s")
         .check(|text| check::duration(text).map(drop)),
+    Key::new("shutdown.termination-log", "FILE", "Write one short line of JSON to this file at the end: the exit code, why, and what was left")
+        .flag("--termination-log")
+        .short("ARCHIVER_TERMINATION_LOG")
+        .example(r#""/dev/termination-log""#)
+        .check(check::path),
     Key::new("run.on-failure", "ACTION", "What `run` does with its command once archiving has failed for good: nothing, ask it to stop (SIGTERM), or stop it (SIGTERM, and SIGKILL when the grace is over)")
         .flag("--on-failure")
         .default("ignore")

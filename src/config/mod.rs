@@ -59,6 +59,20 @@ pub enum CommandKind {
     Show,
 }
 
+/// What was typed in, and what surrounds the process: all there is to resolve, now and whenever the file has changed.
+#[derive(Debug, Clone)]
+pub struct Typed {
+    pub command: CommandLayer,
+    pub environment: Environment,
+    pub kind: CommandKind,
+}
+
+impl Typed {
+    pub fn resolve(&self) -> Result<Resolved, ConfigErrors> {
+        resolve(&self.command, &self.environment, self.kind)
+    }
+}
+
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]
 pub struct Resolved {
@@ -104,7 +118,10 @@ pub(crate) fn resolve_read(
     let settings = resolve::resolve(command, &merged, kind, environment.path("HOME"), &mut missing);
     let complete = readable == Syntax::Sound && syntax == Syntax::Sound;
     mistakes.extend(missing.into_iter().filter(|mistake| complete || mistake.origin.is_some()));
-    ConfigErrors::unless_empty(mistakes)?;
+    ConfigErrors::unless_empty(mistakes).map_err(|mut errors| {
+        errors.termination_log = resolve::termination_log(&merged, environment.path("HOME"));
+        errors
+    })?;
     match settings {
         Some(settings) => Ok(Resolved { settings, merged, warnings, file: file.map(|file| file.path) }),
         None => unreachable!("a resolver that gives nothing has named a mistake"),

@@ -351,6 +351,7 @@ impl Resolver<'_> {
             status_file: self.path(values, "output.status-file"),
             progress: progress?,
             quiet: command.quiet,
+            termination_log: self.path(values, "shutdown.termination-log"),
         })
     }
 
@@ -367,6 +368,11 @@ impl Resolver<'_> {
             idle_exit: idle_exit?,
         })
     }
+}
+
+/// Where the end is told, whatever else may be wrong.
+pub(super) fn termination_log(merged: &Merged, home: Option<PathBuf>) -> Option<PathBuf> {
+    Resolver { home, mistakes: &mut Vec::new() }.path(&merged.values, "shutdown.termination-log")
 }
 
 /// The settings of the log alone, for commands that need no others.

@@ -117,6 +117,18 @@ pub struct DestinationSettings {
     pub fsync: Fsync,
 }
 
+impl DestinationSettings {
+    /// The files that are read to reach it.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let ssh_config = match &self.ssh_config {
+            SshConfigFile::Path(path) => Some(path),
+            SshConfigFile::Default | SshConfigFile::None => None,
+        };
+        let single = [&self.passphrase_file, &self.password_file].into_iter().flatten().chain(ssh_config);
+        self.identities.iter().chain(&self.certificates).chain(&self.known_hosts).chain(single)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum SshConfigFile {
     /// `~/.ssh/config` where it exists, then `/etc/ssh/ssh_config`.
@@ -209,6 +221,8 @@ pub struct OutputSettings {
     pub status_file: Option<PathBuf>,
     pub progress: ProgressMode,
     pub quiet: bool,
+    /// One short line at the end, for whoever looks after the process.
+    pub termination_log: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -1,6 +1,7 @@
 //! The words of the program as types. Nothing here performs I/O, reads a clock or draws a random number:
 //! those come in as arguments, so every rule can be tested as a plain function.
 
+pub mod access;
 pub mod backoff;
 pub mod destination_url;
 pub mod display;
@@ -18,6 +19,7 @@ pub mod remote_path;
 pub mod units;
 pub mod writer;
 
+pub use access::{Access, Identity};
 pub use backoff::Backoff;
 pub use destination_url::DestinationUrl;
 pub use fingerprint::Fingerprint;

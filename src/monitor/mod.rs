@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
@@ -40,7 +40,8 @@ struct Subject {
     hostname: String,
     started_at: DateTime<Utc>,
     reporter: Reporter,
-    questions: OnceLock<Questions>,
+    /// Of the pipeline that works now.
+    questions: Mutex<Option<Arc<Questions>>>,
     free: FreeBytes,
 }
 
@@ -53,8 +54,12 @@ struct Look {
 }
 
 impl Subject {
+    fn questions(&self) -> Option<Arc<Questions>> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn look(&self) -> Look {
-        let vitals = self.questions.get().map(|questions| (questions.vitals)());
+        let vitals = self.questions().map(|questions| (questions.vitals)());
         Look { snapshot: self.reporter.snapshot(), vitals }
     }
 
@@ -107,7 +112,7 @@ impl Monitor {
         started_at: DateTime<Utc>,
         reporter: Reporter,
     ) -> Result<Self, MonitorError> {
-        let (questions, free) = (OnceLock::new(), FreeBytes::default());
+        let (questions, free) = (Mutex::default(), FreeBytes::default());
         let subject = Arc::new(Subject { hostname, started_at, reporter, questions, free });
         let mut tasks = JoinSet::new();
         if let Some(address) = listen {
@@ -132,10 +137,9 @@ impl Monitor {
         Ok(Self { subject, tasks, file })
     }
 
-    /// From now on there is a pipeline to ask.
+    /// From now on this is the pipeline to ask: the first one, or the successor of another.
     pub fn attach(&self, questions: Questions) {
-        // There is one pipeline in a run.
-        let _ = self.subject.questions.set(questions);
+        *self.subject.questions.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(questions));
     }
 
     /// The run is over: the status file says so.

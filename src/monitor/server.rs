@@ -172,8 +172,8 @@ fn verdict(reasons: Vec<String>) -> Content {
 }
 
 async fn metrics<B>(request: &Request<B>, subject: &Subject) -> Content {
-    let free = match subject.questions.get() {
-        Some(questions) => subject.free.now(questions).await,
+    let free = match subject.questions() {
+        Some(questions) => subject.free.now(&questions).await,
         None => Vec::new(),
     };
     let accepted = request.headers().get_all(header::ACCEPT).iter();

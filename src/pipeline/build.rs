@@ -55,6 +55,7 @@ pub fn engine(
     reporter: Reporter,
     patience: Patience,
     hostname: String,
+    started_at: DateTime<Utc>,
 ) -> Result<(Engine, Vec<BadPath>), BuildError> {
     let pace = Arc::new(Pace::new(settings.pool.limit_rate));
     let mut archives = Vec::new();
@@ -93,10 +94,12 @@ pub fn engine(
         short: AtomicBool::new(false),
         waiting,
         pulses,
+        replaced: AtomicBool::new(false),
         ledger_out: Mutex::default(),
+        writers_unseen: AtomicBool::default(),
         claimed: AtomicUsize::new(0),
         // As exactly as the ledger notes when something was recorded.
-        started_at: DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6),
+        started_at: started_at.trunc_subsecs(6),
         stirred: Mutex::new(std::time::Instant::now()),
         resting: Mutex::default(),
     };

@@ -107,12 +107,17 @@ pub struct Engine {
     pub(super) waiting: Vec<Mutex<Waiting<Candidate>>>,
     /// Signs of life, by destination.
     pub(super) pulses: Vec<Pulses>,
+    /// Whether a successor takes up what is cut off.
+    pub(super) replaced: AtomicBool,
     /// Why work is held until the ledger is back, which is said once.
     pub(super) ledger_out: Mutex<Option<String>>,
+    /// Whether it was said that open writers cannot be seen.
+    pub(super) writers_unseen: AtomicBool,
     /// Claimed files that have not come to their end.
     pub(super) claimed: AtomicUsize,
     /// When something was last seen to happen.
     pub(super) stirred: Mutex<Instant>,
+    /// When the process began to archive, which an earlier engine may have done.
     pub started_at: DateTime<Utc>,
     /// Files that failed and are left alone until then, where a watch would meet them again at every scan.
     pub(super) resting: Mutex<HashMap<Resting, Instant>>,
@@ -224,6 +229,15 @@ impl Engine {
     /// Notes that a run was told to stop before it had taken in all there was.
     pub fn cut_short(&self) {
         self.short.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that what is cut off from now on is taken up by a successor: nothing of it is left.
+    pub fn replace(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
     }
 
     /// Notes that something happens.

@@ -358,10 +358,15 @@ fn look(engine: &Engine, candidate: &Candidate) -> Result<Seen, Unseen> {
     // Asking who writes is the dearest question, so it comes last.
     let writer = match marker_state {
         MarkerState::Missing(_) => WriterState::Unknown,
-        _ => writer_of(
-            &opened.file,
-            thoroughness(opened.fingerprint.mtime_ns, engine.now().timestamp_nanos_opt().unwrap_or(i64::MAX)),
-        ),
+        _ => {
+            let now_ns = engine.now().timestamp_nanos_opt().unwrap_or(i64::MAX);
+            let thoroughness = thoroughness(opened.fingerprint.mtime_ns, now_ns);
+            let writer = writer_of(&opened.file, thoroughness);
+            if writer == WriterState::Unknown && thoroughness == Thoroughness::LeaseThenProc {
+                warn_of_unseen_writers(engine, candidate, &opened.file);
+            }
+            writer
+        }
     };
     let observation = Observation { fingerprint: opened.fingerprint, marker: marker_state, writer };
     Ok(Seen {
@@ -370,6 +375,23 @@ fn look(engine: &Engine, candidate: &Candidate) -> Result<Seen, Unseen> {
         observation,
         at,
     })
+}
+
+/// Says once that the settle time alone decides, where that is because the file is another user's.
+fn warn_of_unseen_writers(engine: &Engine, candidate: &Candidate, file: &std::fs::File) {
+    use std::os::unix::fs::MetadataExt;
+    let own = rustix::process::geteuid().as_raw();
+    let Some(owner) = file.metadata().map(|found| found.uid()).ok().filter(|owner| *owner != own) else { return };
+    if !engine.writers_unseen.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        tracing::warn!(
+            "whether somebody is still writing to {} cannot be seen: it belongs to user {owner}, this process is user {own} \
+             (without CAP_LEASE, or CAP_SYS_PTRACE in the same PID namespace). The settle time ({}) alone tells when such \
+             files are finished. Run both as the same user, have a marker written (--marker), or set --settle longer than \
+             the application ever pauses",
+            display::path(&candidate.absolute()),
+            humantime::format_duration(engine.sources[candidate.root.source].settle),
+        );
+    }
 }
 
 /// Where the kernel grants no leases, only files that changed within the last hour are worth a look through `/proc`.

@@ -39,18 +39,13 @@ pub enum Input {
 /// Runs to the end of its input or until told to stop, whichever comes first.
 pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Result<(), RunError> {
     let stopper = tokio::spawn({
-        let (shutdown, stop, grace) = (shutdown.clone(), engine.stop.clone(), engine.settings.watch.grace);
+        let (shutdown, engine) = (shutdown.clone(), engine.clone());
         async move {
-            let grace_over = async {
-                shutdown.draining().cancelled().await;
-                tokio::time::sleep(grace).await;
-                warn!("the grace is over: what is still in flight is left for the next run");
-            };
             tokio::select! {
                 () = shutdown.now().cancelled() => {}
-                () = grace_over => {}
+                () = grace_over(&shutdown, &engine) => {}
             }
-            stop.cancel();
+            engine.stop.cancel();
         }
     });
 
@@ -62,7 +57,9 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
     let lanes = inputs(&engine, input).into_iter().map(|(lane, input)| take_in(&engine, lane, input, shutdown));
     // Side by side, so that none waits for another's destination. All come to their end.
     let mut result = join_all(lanes).await.into_iter().collect::<Result<(), _>>();
-    if result.is_ok() && engine.failure().is_none() && engine.settings.execution == Execution::Real {
+    // A successor looks after what an engine that hands over leaves, and may take it up again.
+    let is_last = !shutdown.handing_over().is_cancelled();
+    if is_last && result.is_ok() && engine.failure().is_none() && engine.settings.execution == Execution::Real {
         // The grace bounds this too.
         let removed = engine.stop.run_until_cancelled(janitor::remove_orphans(&engine)).await;
         result = removed.unwrap_or(Ok(())).map_err(RunError::from);
@@ -80,6 +77,31 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
     match engine.failure() {
         Some(Failure::Run(error)) => Err(error),
         _ => result,
+    }
+}
+
+/// Returns when what is in flight has had its time.
+async fn grace_over(shutdown: &Shutdown, engine: &Engine) {
+    let grace = engine.settings.watch.grace;
+    let drained = async {
+        shutdown.draining().cancelled().await;
+        tokio::time::sleep_until(shutdown.over(grace)).await;
+        warn!("the grace is over: what is still in flight is left for the next run");
+    };
+    let handed_over = async {
+        shutdown.handing_over().cancelled().await;
+        // Nothing moves while there is nowhere to go, and the reason may be what was changed.
+        if !engine.archives.iter().all(|archive| archive.pool().outage().borrow().is_some()) {
+            tokio::time::sleep(grace).await;
+        }
+        engine.replace();
+        if engine.in_hand() > 0 {
+            info!(files = engine.in_hand(), "still in flight: taken up again with the new configuration");
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = handed_over => {}
     }
 }
 

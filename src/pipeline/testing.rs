@@ -32,7 +32,14 @@ pub fn engine(home: &Path, after: &str) -> Arc<Engine> {
         clock: Arc::new(chrono::Utc::now),
     });
     let ledger = Arc::new(ledger.unwrap());
-    let built = build::engine(settings.into(), ledger, Reporter::new([]), Patience::Persistent, "host".into());
+    let built = build::engine(
+        settings.into(),
+        ledger,
+        Reporter::new([]),
+        Patience::Persistent,
+        "host".into(),
+        chrono::Utc::now(),
+    );
     Arc::new(built.unwrap().0)
 }
 

@@ -66,6 +66,11 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
         tokio::select! {
             biased;
             () = shutdown.draining().cancelled() => break,
+            () = shutdown.handing_over().cancelled() => {
+                // Its successor finds all that waits by itself.
+                engine.reporter.waiting(intake.destination(), 0);
+                return Ok(());
+            }
             () = engine.stop.cancelled() => break,
             () = sleep_until(due), if due.is_some() => run.examine_due().await?,
             () = std::future::ready(()), if !run.unmet.is_empty() => run.examine_unmet().await?,
@@ -91,7 +96,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
         run.look_for_missed();
         intake.tell_waiting();
     }
-    Ok(run.drain(inflow, settings.grace).await?)
+    Ok(run.drain(inflow, shutdown.over(settings.grace)).await?)
 }
 
 fn look_interval() -> tokio::time::Interval {

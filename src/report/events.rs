@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -64,8 +64,8 @@ pub(super) struct Shared {
     discovered: AtomicU64,
     pub in_flight: AtomicU64,
     pub sent_bytes: AtomicU64,
-    /// In the order of the sources; the last one is for rows of no source that is known.
-    sources: Vec<Ended>,
+    /// In the order in which they became known; the last one is for rows of no source that is known.
+    sources: RwLock<Vec<Ended>>,
     retries: [AtomicU64; RetryClass::ALL.len()],
     scans: AtomicU64,
     overflows: AtomicU64,
@@ -169,20 +169,11 @@ impl Default for Reporter {
 impl Reporter {
     /// For the sources of these names; each name is counted for itself.
     pub fn new(names: impl IntoIterator<Item = Arc<str>>) -> Self {
-        let mut sources: Vec<Ended> = Vec::new();
-        for source in names {
-            if sources.iter().all(|known| known.source != source) {
-                sources.push(Ended::new(source));
-            }
-        }
-        if sources.is_empty() {
-            sources.push(Ended::new("".into()));
-        }
-        Self(Arc::new(Shared {
+        let reporter = Self(Arc::new(Shared {
             discovered: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
-            sources,
+            sources: RwLock::default(),
             retries: Default::default(),
             scans: AtomicU64::new(0),
             overflows: AtomicU64::new(0),
@@ -191,7 +182,19 @@ impl Reporter {
             lag: Distribution::new(LAG_SECONDS),
             claimed: ClaimedFiles::default(),
             state: Mutex::default(),
-        }))
+        }));
+        reporter.know(names);
+        reporter
+    }
+
+    /// From now on the sources of these names are counted, too, each name for itself.
+    pub fn know(&self, names: impl IntoIterator<Item = Arc<str>>) {
+        let mut sources = self.0.sources.write().unwrap_or_else(PoisonError::into_inner);
+        for source in names {
+            if sources.iter().all(|known| known.source != source) {
+                sources.push(Ended::new(source));
+            }
+        }
     }
 
     pub(super) fn shared(&self) -> &Shared {
@@ -224,9 +227,10 @@ impl Reporter {
 
     /// A candidate came to its end.
     pub fn finished(&self, row: &Row, at: DateTime<Utc>) {
-        let of_its_source = self.0.sources.iter().find(|ended| *ended.source == *row.source);
-        // There is one at least; the pipeline has rows of its sources only.
-        let Some(ended) = of_its_source.or(self.0.sources.last()) else { return };
+        let sources = self.0.sources.read().unwrap_or_else(PoisonError::into_inner);
+        let of_its_source = sources.iter().find(|ended| *ended.source == *row.source);
+        // The pipeline has rows of its sources only.
+        let Some(ended) = of_its_source.or(sources.last()) else { return };
         ended.files[row.status as usize].fetch_add(1, Relaxed);
         match row.status {
             Status::Archived => {
@@ -287,7 +291,8 @@ impl Reporter {
 
     pub fn snapshot(&self) -> Snapshot {
         let shared = &*self.0;
-        let sources: Vec<_> = shared.sources.iter().map(|ended| (ended.source.clone(), ended.totals())).collect();
+        let sources = shared.sources.read().unwrap_or_else(PoisonError::into_inner);
+        let sources: Vec<_> = sources.iter().map(|ended| (ended.source.clone(), ended.totals())).collect();
         let mut totals = Totals::default();
         sources.iter().for_each(|(_, of_source)| totals += *of_source);
         let retries_by_class = RetryClass::ALL.map(|class| shared.retries[class as usize].load(Relaxed));

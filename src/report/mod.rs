@@ -13,6 +13,7 @@ pub mod logging;
 pub mod progress;
 pub mod summary;
 pub mod table;
+pub mod termination;
 pub mod vitals;
 
 pub use claimed::{Claimed, LargeTransfer, Pending, Transfer};

@@ -50,7 +50,7 @@ fn may_import(importer: &str, imported: &str) -> bool {
             is_component(imported) || ["config", "domain", "exit", "shutdown"].contains(&imported)
         }
         component if is_component(component) => ["config", "domain"].contains(&imported),
-        "config" | "exit" | "shutdown" | "command" => imported == "domain",
+        "config" | "exit" | "shutdown" | "signals" | "command" => imported == "domain",
         "domain" | "failpoint" => false,
         unknown => panic!("`{unknown}` is a new room: add it to `COMPONENTS` or `may_import` in {}", file!()),
     }

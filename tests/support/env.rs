@@ -253,7 +253,6 @@ impl Running {
     }
 
     /// Waits so long for it to end by itself, and tells whether it did.
-    #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "for the kill test"))]
     pub fn ends_within(&mut self, limit: Duration) -> bool {
         let start = Instant::now();
         loop {

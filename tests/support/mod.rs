@@ -4,6 +4,7 @@ pub mod broken_link;
 pub mod daemon;
 pub mod embedded;
 pub mod env;
+pub mod first_process;
 pub mod freeze;
 pub mod hostile;
 pub mod http;

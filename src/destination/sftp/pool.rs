@@ -26,6 +26,8 @@ pub use state::{BreakerState, PoolState};
 const ADAPTIVE_CONNECTIONS: u16 = 4;
 /// Open files where the server tells no limit: some have room for no more than 256, those of other clients included.
 const UNKNOWN_HANDLES: usize = 100;
+/// How often a person is told that an outage goes on.
+const SAY_AGAIN: Duration = Duration::from_secs(600);
 /// How soon callers look again at a connection that has not answered yet.
 const UNMEASURED: Duration = Duration::from_millis(10);
 
@@ -101,6 +103,8 @@ struct State {
     /// Why `acquire` fails from now on.
     stopped: Option<DestinationError>,
     last_error: Option<DestinationError>,
+    /// When it was last said that the destination is out.
+    said: Instant,
 }
 
 #[derive(PartialEq, Clone, Copy)]
@@ -177,6 +181,7 @@ impl Pool {
             useful: Useful::No,
             stopped: None,
             last_error: None,
+            said: Instant::now(),
         };
         let (state, tasks, outage) = (Mutex::new(state), Mutex::default(), watch::Sender::new(None));
         Self { inner: Arc::new(Inner { connector, config, state, changed: Notify::new(), outage, tasks }) }
@@ -473,11 +478,17 @@ impl Inner {
             }
             Opened::Now(pause) => {
                 let pause = humantime::format_duration(rounded(pause));
+                state.said = Instant::now();
                 tracing::warn!("destination {} is out: {error}; retrying in {pause}", self.name());
             }
             Opened::Again(pause) => {
                 let pause = humantime::format_duration(rounded(pause));
-                tracing::debug!("destination {} is still out: {error}; retrying in {pause}", self.name());
+                if state.said.elapsed() < SAY_AGAIN {
+                    tracing::debug!("destination {} is still out: {error}; retrying in {pause}", self.name());
+                } else {
+                    state.said = Instant::now();
+                    tracing::warn!("destination {} is still out: {error}; retrying in {pause}", self.name());
+                }
             }
         }
         self.outage.send_replace(Some(error.to_string()));

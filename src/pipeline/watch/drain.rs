@@ -19,8 +19,7 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Run<'_> {
     /// Takes in what is there; then what waits has until the grace is over to become finished. The rest is named.
-    pub(super) async fn drain(mut self, mut inflow: Inflow, grace: Duration) -> Result<(), LedgerError> {
-        let over = tokio::time::Instant::now() + grace;
+    pub(super) async fn drain(mut self, mut inflow: Inflow, over: tokio::time::Instant) -> Result<(), LedgerError> {
         self.engine.reporter.phase(Phase::Draining);
         self.stage = Stage::Flushing;
         inflow.watch.flush();
