@@ -41,6 +41,7 @@ pub mod failpoint;
 pub mod fuzzing;
 pub mod ledger;
 pub mod localfs;
+pub mod monitor;
 pub mod pipeline;
 pub mod readiness;
 pub mod report;
