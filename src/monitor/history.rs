@@ -18,8 +18,10 @@ pub struct Reading {
     pub failed: u64,
     /// Files.
     pub waiting: u64,
-    /// From finished to committed, of all archived files together.
-    pub lag: Duration,
+    /// From finished to committed, of all files of which it is known together.
+    pub lag_seconds: f64,
+    /// Files of which it is known.
+    pub lags: u64,
 }
 
 /// One step. `archived`, `bytes` and `failed` are of this step alone.
@@ -32,7 +34,7 @@ pub struct Sample {
     pub failed: u64,
     /// Files at its end.
     pub waiting: u64,
-    /// Mean of the files archived in it, where there were any.
+    /// Mean of the files archived in it, where there were any of which it is known.
     pub lag_seconds: Option<f64>,
 }
 
@@ -66,8 +68,8 @@ impl History {
         let archived = reading.archived.saturating_sub(self.last.archived);
         let bytes = reading.bytes.saturating_sub(self.last.bytes);
         let failed = reading.failed.saturating_sub(self.last.failed);
-        let lag = reading.lag.saturating_sub(self.last.lag);
-        let lag_seconds = (archived > 0).then(|| lag.as_secs_f64() / archived as f64);
+        let lags = reading.lags.saturating_sub(self.last.lags);
+        let lag_seconds = (lags > 0).then(|| (reading.lag_seconds - self.last.lag_seconds).max(0.0) / lags as f64);
 
         let since = late - STEP * (steps.min(u32::MAX.into()) as u32);
         let end = at - TimeDelta::from_std(since).unwrap_or_default();
@@ -135,7 +137,7 @@ mod tests {
         observe(&mut history, &clocks, 4_999, Reading { archived: 1, ..Reading::default() });
         assert_eq!(history.samples().len(), 0);
 
-        let first = Reading { archived: 4, bytes: 100, failed: 1, waiting: 7, lag: Duration::from_secs(2) };
+        let first = Reading { archived: 4, bytes: 100, failed: 1, waiting: 7, lag_seconds: 2.0, lags: 4 };
         observe(&mut history, &clocks, 5_000, first);
         assert_eq!(history.due(), clocks.after(10_000).0);
         observe(&mut history, &clocks, 10_003, Reading { waiting: 0, failed: 3, ..first });
@@ -167,7 +169,7 @@ mod tests {
     fn steps_that_were_missed_share_what_happened() {
         let clocks = Clocks::new();
         let mut history = History::new(clocks.0);
-        let reading = Reading { archived: 2, bytes: 10, failed: 0, waiting: 1, lag: Duration::from_secs(3) };
+        let reading = Reading { archived: 2, bytes: 10, failed: 0, waiting: 1, lag_seconds: 3.0, lags: 2 };
         observe(&mut history, &clocks, 15_400, reading);
         assert_eq!(archived(&history), [0, 1, 1]);
         let samples: Vec<_> = history.samples().cloned().collect();
