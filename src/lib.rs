@@ -15,7 +15,7 @@
 //! - [`destination`]: SFTP sessions, and the way of the bytes to their final name
 //! - [`dispose`]: what then happens to the local file
 //! - [`pipeline`]: the workers; `pipeline::transfer` reads top to bottom as the safety argument
-//! - [`report`]: progress, logs and the summary
+//! - [`report`]: progress, logs and the summary; [`monitor`]: metrics, health and the live state, over HTTP
 //! - [`embedded`]: an SFTP server of our own, for the demo and for development; [`demo`]
 //! - [`check`]: would it work? every step of an upload, tried one by one
 //! - [`failpoint`]: where tests let the program die

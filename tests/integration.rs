@@ -1,4 +1,6 @@
 //! All integration tests in one binary: a module per feature, real servers, nothing shared.
+#[path = "integration/alerts.rs"]
+mod alerts;
 #[path = "integration/architecture.rs"]
 mod architecture;
 #[path = "integration/bench.rs"]
@@ -28,6 +30,8 @@ mod embedded_protocol;
 mod interop;
 #[path = "integration/ledger.rs"]
 mod ledger;
+#[path = "integration/page.rs"]
+mod page;
 #[path = "integration/push.rs"]
 mod push;
 #[path = "integration/relay.rs"]

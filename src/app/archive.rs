@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,10 +17,12 @@ use crate::config::settings::{Execution, FileList, LedgerLocation, ListOrigin, S
 use crate::domain::{OwnerId, display};
 use crate::exit::Exit;
 use crate::ledger::{Cursor, Ledger, LedgerError, RowFilter, SqliteConfig, SqliteLedger, sqlite};
+use crate::monitor::{Monitor, Questions};
 use crate::pipeline::build;
 use crate::pipeline::engine::{Engine, Failure, Patience, RunError};
 use crate::pipeline::names::{BadPath, Entry, Named, named};
 use crate::pipeline::run::{Input, run};
+use crate::pipeline::vitals;
 use crate::report::{Console, Progress, Reporter, RowSet, Summary, SummaryHeader, Surface, progress};
 use crate::shutdown::Shutdown;
 use crate::source::list::{self, Listed, Lister, Paths};
@@ -70,13 +72,36 @@ pub enum Mode {
 
 /// A whole run, from the ledger's opening to the summary.
 pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown: &Shutdown) -> Exit {
-    let (started_at, began) = (Utc::now(), Instant::now());
+    let started_at = Utc::now();
+    let reporter = Reporter::new(settings.sources.iter().map(|source| source.name.as_str().into()));
+    let (listen, status_file) = (settings.metrics.listen, settings.output.status_file.clone());
+    let monitor = match Monitor::start(listen, status_file, hostname(), started_at, reporter.clone()).await {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            return failed(console, error.what(), &error.to_string(), Some(error.hint()), Exit::Usage);
+        }
+    };
+    let exit = observed(settings, mode, console, shutdown, reporter, &monitor, started_at).await;
+    monitor.finish(exit.code()).await;
+    exit
+}
+
+/// The same, with whoever looks at it.
+async fn observed(
+    settings: Settings,
+    mode: Mode,
+    console: &Console,
+    shutdown: &Shutdown,
+    reporter: Reporter,
+    monitor: &Monitor,
+    started_at: DateTime<Utc>,
+) -> Exit {
+    let began = Instant::now();
     let settings = Arc::new(settings);
     let ledger = match open_ledger(&settings).await {
         Ok(ledger) => ledger,
         Err(error) => return failed(console, "the ledger cannot be opened", &error.to_string(), None, Exit::Usage),
     };
-    let reporter = Reporter::new();
     let patience = match &mode {
         Mode::Push => Patience::Once,
         Mode::Watch(_) => Patience::Persistent,
@@ -105,6 +130,7 @@ pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown
         }
     }
     let engine = Arc::new(engine);
+    monitor.attach(questions(&engine));
     let input = match input(&engine, &mode, bad) {
         Ok(input) => input,
         Err(error) => return failed(console, "the list of files cannot be read", &error, None, Exit::Usage),
@@ -136,6 +162,15 @@ pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown
         tracing::warn!(%error, "the ledger could not be closed in order; the next run tidies up");
     }
     exit
+}
+
+/// What the engine can be asked at any time.
+fn questions(engine: &Arc<Engine>) -> Questions {
+    let (asked, of_places) = (engine.clone(), engine.clone());
+    Questions {
+        vitals: Box::new(move || vitals::vitals(&asked)),
+        free_bytes: Arc::new(move || vitals::free_bytes(&of_places)),
+    }
 }
 
 /// SIGUSR1: says how far the run is, and goes on.

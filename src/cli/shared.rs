@@ -115,6 +115,8 @@ pub struct RunArgs {
     /// Say what would happen, touch nothing on either side
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    #[arg(long, help_heading = "Output")]
+    pub status_file: Option<String>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -183,9 +185,10 @@ impl SharedArgs {
 }
 
 impl RunArgs {
-    pub(super) fn apply(&self, layer: &mut CommandLayer) {
+    pub(super) fn apply(self, layer: &mut CommandLayer) {
         layer.repeat = if self.force { Repeat::Force } else { Repeat::Skip };
         layer.execution = if self.dry_run { Execution::DryRun } else { Execution::Real };
+        layer.set("output.status-file", self.status_file);
     }
 }
 

@@ -46,6 +46,8 @@ pub struct WatchingArgs {
     pub watcher: Option<String>,
     #[arg(long)]
     pub scan_interval: Option<String>,
+    #[arg(long)]
+    pub metrics: Option<String>,
 }
 
 impl WatchArgs {
@@ -66,5 +68,6 @@ impl WatchingArgs {
         layer.set("watch.idle-exit", self.idle_exit);
         layer.set("watch.watcher", self.watcher);
         layer.set("watch.scan-interval", self.scan_interval);
+        layer.set("metrics.listen", self.metrics);
     }
 }

@@ -173,6 +173,11 @@ pub static KEYS: &[Key] = &[
     Key::new("ledger.dedupe", "HOW", "Whether bytes that are archived already are skipped under another name; this version has only off")
         .default("off")
         .words(&["off"], |text| check::only("off", text)),
+    Key::new("metrics.listen", "ADDR", "Serve metrics, health and a status page over HTTP there: 127.0.0.1:9090, or :9090 for all addresses of this machine; `none` for nowhere")
+        .flag("--metrics")
+        .short("ARCHIVER_METRICS")
+        .default("none")
+        .check(|text| check::optional_address(text).map(drop)),
     Key::new("log.format", "FORMAT", "Format of the log on standard error")
         .flag("--log-format")
         .short("ARCHIVER_LOG_FORMAT")
@@ -198,6 +203,11 @@ pub static KEYS: &[Key] = &[
         .flag("--summary-rows")
         .default("100")
         .check(|text| check::rows(text).map(drop)),
+    Key::new("output.status-file", "FILE", "Keep the live state as JSON in this file, written anew at most once a second")
+        .flag("--status-file")
+        .short("ARCHIVER_STATUS_FILE")
+        .example(r#""/run/archiver/status.json""#)
+        .check(check::path),
     Key::new("output.progress", "WHEN", "Progress on standard error; auto: where that is a terminal")
         .flag("--progress")
         .default("auto")

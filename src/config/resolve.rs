@@ -49,6 +49,7 @@ impl Resolver<'_> {
         let retry = self.retry(values);
         let pool = self.pool(values);
         let ledger = self.ledger(values, kind);
+        let metrics = self.metrics(values);
         let log = self.log(values);
         let output = self.output(values, command);
         let watch = self.watch(values);
@@ -60,6 +61,7 @@ impl Resolver<'_> {
             retry: retry?,
             pool: pool?,
             ledger: ledger?,
+            metrics: metrics?,
             log: log?,
             output: output?,
             watch: watch?,
@@ -324,6 +326,10 @@ impl Resolver<'_> {
         Some(LedgerSettings { location: LedgerLocation::File(path?), retention: retention? })
     }
 
+    fn metrics(&mut self, values: &Values) -> Option<MetricsSettings> {
+        Some(MetricsSettings { listen: self.value(values, "metrics.listen", check::optional_address)? })
+    }
+
     fn log(&mut self, values: &Values) -> Option<LogSettings> {
         let format = self.value(values, "log.format", str::parse);
         let filter = self.value(values, "log.level", |text| check::log_filter(text).map(|()| text.to_owned()));
@@ -338,6 +344,7 @@ impl Resolver<'_> {
             summary: summary?,
             summary_file: self.path(values, "output.summary-file"),
             summary_rows: summary_rows?,
+            status_file: self.path(values, "output.status-file"),
             progress: progress?,
             quiet: command.quiet,
         })

@@ -36,12 +36,20 @@ pub struct Settings {
     pub retry: RetrySettings,
     pub pool: PoolSettings,
     pub ledger: LedgerSettings,
+    pub metrics: MetricsSettings,
     pub log: LogSettings,
     pub output: OutputSettings,
     pub watch: WatchSettings,
     pub on_failure: OnFailure,
     pub repeat: crate::domain::Repeat,
     pub execution: Execution,
+}
+
+impl Settings {
+    /// Whether anybody may ask at any time how the run is.
+    pub fn is_observed(&self) -> bool {
+        self.metrics.listen.is_some() || self.output.status_file.is_some()
+    }
 }
 
 /// A list of files that somebody else made.
@@ -162,6 +170,12 @@ pub enum LedgerLocation {
     File(PathBuf),
 }
 
+#[derive(Debug, Clone, Default)]
+pub struct MetricsSettings {
+    /// `None` for no server at all.
+    pub listen: Option<ListenAddress>,
+}
+
 #[derive(Debug, Clone)]
 pub struct LogSettings {
     pub format: LogFormat,
@@ -182,6 +196,8 @@ pub struct OutputSettings {
     /// Instead of standard output.
     pub summary_file: Option<PathBuf>,
     pub summary_rows: SummaryRows,
+    /// The live state as JSON.
+    pub status_file: Option<PathBuf>,
     pub progress: ProgressMode,
     pub quiet: bool,
 }

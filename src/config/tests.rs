@@ -24,6 +24,7 @@ fn good(key: &Key, choice: usize) -> String {
         "destination.layout" => of(&["%Y", "{source}/%j", "a b"]),
         "destination.timezone" => of(&["UTC", "local", "Europe/Berlin"]),
         "log.level" => of(&["info", "warn,archiver=debug"]),
+        "metrics.listen" => of(&["none", ":9090", "[::1]:80"]),
         "pool.limit-rate" => of(&["none", "20MiB"]),
         // The one must not exceed the other.
         "retry.initial-backoff" => of(&["250ms", "1s"]),

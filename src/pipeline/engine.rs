@@ -6,7 +6,7 @@ use std::future::Future;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
@@ -23,10 +23,11 @@ use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
 use crate::dispose::{self, DisposeError, Disposed};
-use crate::domain::{After, AfterFailure, FileKey, KeyId, RemotePath, Repeat, Row, display};
+use crate::domain::{After, AfterFailure, FileKey, KeyId, Pulse, RemotePath, Repeat, Row, display};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{Claim, ClaimReply, ClaimRequest, Intention, Ledger, LedgerError, Record, RowOf};
-use crate::report::Reporter;
+use crate::readiness::Waiting;
+use crate::report::{Claimed, Reporter};
 use crate::selection::{MarkerPattern, Selection};
 use crate::source::{BelowRoot, Candidate};
 
@@ -78,6 +79,8 @@ pub struct Job {
     pub marker: Option<BelowRoot>,
     pub claim: Claim,
     pub began: Instant,
+    /// For whoever watches.
+    pub claimed: Claimed,
 }
 
 /// Everything a worker needs.
@@ -102,8 +105,12 @@ pub struct Engine {
     pub(super) failure: Mutex<Option<Failure>>,
     /// Told to stop before all there was had been taken in.
     pub(super) short: AtomicBool,
-    /// Whether work is held until the ledger is back, which is said once.
-    pub(super) ledger_out: AtomicBool,
+    /// Candidates that are not finished, by destination.
+    pub(super) waiting: Vec<Mutex<Waiting<Candidate>>>,
+    /// Signs of life, by destination.
+    pub(super) pulses: Vec<Pulses>,
+    /// Why work is held until the ledger is back, which is said once.
+    pub(super) ledger_out: Mutex<Option<String>>,
     /// Claimed files that have not come to their end.
     pub(super) claimed: AtomicUsize,
     /// When something was last seen to happen.
@@ -111,6 +118,13 @@ pub struct Engine {
     pub started_at: DateTime<Utc>,
     /// Files that failed and are left alone until then, where a watch would meet them again at every scan.
     pub(super) resting: Mutex<HashMap<Resting, Instant>>,
+}
+
+/// The signs of life of a destination's intake, and of the watch that it listens to.
+#[derive(Debug, Clone, Default)]
+pub struct Pulses {
+    pub intake: Arc<Pulse>,
+    pub watch: Arc<Pulse>,
 }
 
 /// What failed and is left alone for a while.
@@ -278,6 +292,24 @@ impl Engine {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The candidates of one destination's sources that are not finished.
+    pub fn waiting(&self, destination: usize) -> MutexGuard<'_, Waiting<Candidate>> {
+        self.waiting[destination].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn pulses(&self, destination: usize) -> &Pulses {
+        &self.pulses[destination]
+    }
+
+    fn ledger_out(&self) -> MutexGuard<'_, Option<String>> {
+        self.ledger_out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the ledger does not work at the moment.
+    pub fn ledger_trouble(&self) -> Option<String> {
+        self.ledger_out().clone().or_else(|| self.lease.trouble())
+    }
+
     /// Repeats a ledger call while the ledger is unavailable: work is held, not guessed. A single run gives up after as
     /// many failures as a file has attempts, for somebody waits for it.
     pub async fn hold<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, LedgerError>
@@ -293,7 +325,7 @@ impl Engine {
                         return Err(error);
                     }
                     let delay = self.settings.retry.backoff.delay(failures, rand::random());
-                    if !self.ledger_out.swap(true, Ordering::Relaxed) {
+                    if self.ledger_out().replace(error.to_string()).is_none() {
                         warn!(%error, "holding work until the ledger is back");
                     }
                     if self.stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
@@ -301,7 +333,7 @@ impl Engine {
                     }
                 }
                 other => {
-                    if failures > 0 && other.is_ok() && self.ledger_out.swap(false, Ordering::Relaxed) {
+                    if failures > 0 && other.is_ok() && self.ledger_out().take().is_some() {
                         info!("the ledger is back");
                     }
                     return other;
@@ -457,8 +489,9 @@ impl Engine {
         }
         self.hold(|| self.ledger.put_rows(rows.clone())).await?;
         reach(Point::RowPut);
+        let now = self.now();
         for RowOf { row, .. } in rows {
-            self.reporter.finished(row.status, row.bytes);
+            self.reporter.finished(&row, now);
         }
         Ok(())
     }

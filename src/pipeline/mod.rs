@@ -15,5 +15,6 @@ pub mod run;
 mod scans;
 pub mod transfer;
 mod turns;
+pub mod vitals;
 pub mod watch;
 mod workers;

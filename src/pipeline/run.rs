@@ -1,6 +1,7 @@
 //! A run from its input to its end, torn down in the order that loses nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::sync::mpsc;
@@ -20,6 +21,9 @@ use crate::source::scan::scan;
 
 /// Claimed files of one destination that wait for a worker; beyond it the intake of its sources waits too.
 const CLAIMED: usize = 256;
+
+/// How soon a connection that broke while there was nothing to do is missed.
+const IN_TOUCH: Duration = Duration::from_secs(1);
 
 /// What is taken in.
 #[derive(Debug)]
@@ -142,14 +146,10 @@ fn attend(engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) -> JoinSet<(
         teller.stop.run_until_cancelled(telling).await;
     });
     if matches!(input, Input::Watch) && engine.settings.execution == Execution::Real {
-        // A watch says at once, not with its first file, that the server will never let it in.
         for destination in 0..engine.archives.len() {
             let engine = engine.clone();
             tasks.spawn(async move {
-                let entered = engine.stop.run_until_cancelled(engine.archives[destination].session(Load::Light)).await;
-                if let Some(Err(error)) = entered {
-                    engine.lost(destination, &error);
-                }
+                engine.stop.clone().run_until_cancelled(keep_in_touch(&engine, destination)).await;
             });
         }
         let engine = engine.clone();
@@ -161,6 +161,23 @@ fn attend(engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) -> JoinSet<(
     tasks
 }
 
+/// A watch says at once, not with its first file, that the server will never let it in. Where somebody asks whether it is
+/// ready, it also makes a connection anew that was lost while there was nothing to do.
+async fn keep_in_touch(engine: &Engine, destination: usize) {
+    let archive = &engine.archives[destination];
+    loop {
+        if let Err(error) = archive.session(Load::Light).await {
+            return engine.lost(destination, &error);
+        }
+        if !engine.settings.is_observed() {
+            return;
+        }
+        while archive.pool().state().connections > 0 {
+            tokio::time::sleep(IN_TOUCH).await;
+        }
+    }
+}
+
 /// Names everything that stands in the sources of a destination, one root after the other.
 fn scan_all(engine: &Arc<Engine>, destination: usize) -> mpsc::Receiver<Named> {
     let engine = engine.clone();
@@ -168,7 +185,10 @@ fn scan_all(engine: &Arc<Engine>, destination: usize) -> mpsc::Receiver<Named> {
         for source in engine.sources_of(destination) {
             for entry in &source.entries {
                 let went_on = match entry {
-                    Entry::Directory(root) => scan(root, &source.selection, &mut |item| send_found(item, send)),
+                    Entry::Directory(root) => {
+                        engine.reporter.scanning();
+                        scan(root, &source.selection, &mut |item| send_found(item, send))
+                    }
                     Entry::File(candidate) => send(Named::Candidate(candidate.clone())),
                 };
                 if went_on.is_break() {

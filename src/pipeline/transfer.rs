@@ -9,6 +9,8 @@
 //! 5. A lost reply to the rename is ambiguous: the next attempt looks at both names before it sends a byte.
 //! 6. The record is durable before the local file is touched (G2), and disposal removes that version only.
 
+use std::time::Instant;
+
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
@@ -26,6 +28,7 @@ use crate::destination::{Consequence, DestinationError};
 use crate::domain::{Deferral, OnConflict, Publish, RemotePath, Sha256Digest, Status, display};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{LedgerError, Record, Release, Staged};
+use crate::report::RetryClass;
 
 /// What a transfer came to.
 #[derive(Debug)]
@@ -106,6 +109,7 @@ impl Done {
 #[derive(Debug)]
 struct Trouble {
     why: String,
+    class: RetryClass,
     then: Then,
 }
 
@@ -197,9 +201,13 @@ impl<'a> Transfer<'a> {
             self.attempts += 1;
             reach(Point::Begun);
             // On the heap, for as long as there is a slot: those that wait for one are many, and their tasks small.
+            let began = Instant::now();
             let halt = match Box::pin(self.attempt(&slot)).await {
                 Ok(done) => {
                     self.engine.archive(self.job).pool().succeeded();
+                    if let Done::Stands(..) = done {
+                        self.job.claimed.committed(began.elapsed());
+                    }
                     return Ok(Outcome::Done(done));
                 }
                 Err(halt) => halt,
@@ -226,7 +234,7 @@ impl<'a> Transfer<'a> {
                 }
                 Halt::Local(ReadError::Failed(why)) => {
                     self.clean(&slot).await;
-                    Trouble { why, then: Then::TryAgain }
+                    Trouble { why, class: RetryClass::File, then: Then::TryAgain }
                 }
                 Halt::Remote(error) => Box::pin(self.judge(&slot, &error)).await,
             };
@@ -234,11 +242,14 @@ impl<'a> Transfer<'a> {
             debug!(path = %display::path(&self.job.version.candidate.absolute()), attempt = self.attempts, why = trouble.why, "attempt failed");
             match trouble.then {
                 // Not this file's fault: the breaker holds all work, and no attempt is burnt.
-                Then::Wait => self.attempts -= 1,
+                Then::Wait => {
+                    self.attempts -= 1;
+                    self.engine.reporter.retried(RetryClass::Destination);
+                }
                 Then::TryAgain if self.attempts < retry.max_attempts => {
                     let delay = retry.backoff.delay(self.attempts, rand::random());
                     let path = self.job.version.candidate.absolute();
-                    self.engine.reporter.retrying(&path, self.attempts, delay, &trouble.why);
+                    self.engine.reporter.retrying(trouble.class, &path, self.attempts, delay, &trouble.why);
                     self.place.rest(delay).await;
                 }
                 Then::TryAgain | Then::GiveUp => {
@@ -269,7 +280,12 @@ impl<'a> Transfer<'a> {
             _ if self.hopeless(error) => Then::GiveUp,
             _ => Then::TryAgain,
         };
-        Trouble { why: describe(error), then }
+        let class = match error.consequence {
+            Consequence::Session => RetryClass::Session,
+            Consequence::File | Consequence::Policy => RetryClass::File,
+            Consequence::Outage | Consequence::Refusal => RetryClass::Destination,
+        };
+        Trouble { why: describe(error), class, then }
     }
 
     /// Whether trying again cannot help: what nobody will change, or what only a person can, who is not there to do it
@@ -369,7 +385,7 @@ impl<'a> Transfer<'a> {
     ) -> Result<Sha256Digest, Halt> {
         let archive = self.engine.archive(self.job);
         let _memory = self.engine.memory.acquire_many(memory_kib(delivery.size)).await;
-        let progress = self.engine.reporter.started(&self.job.version.candidate.absolute(), delivery.size);
+        let progress = self.job.claimed.started();
         let sent = |acknowledged| match acknowledged {
             Acknowledged::Sent(bytes) => progress.sent(bytes),
             Acknowledged::Resumed(bytes) => progress.resumed(bytes),

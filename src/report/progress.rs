@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::claimed::LargeTransfer;
 use super::console::{Colour, Console, Drawing};
-use super::events::{LargeTransfer, Phase, Reporter, Snapshot};
+use super::events::{Phase, Reporter, Snapshot};
 use super::human;
 
 /// Between two looks at the counters while bars are drawn.

@@ -208,6 +208,7 @@ fn another_value(name: &str, kind: Kind) -> &'static str {
         "log.level" => "trace",
         "output.summary" => "csv",
         "output.progress" => "never",
+        "metrics.listen" => "127.0.0.1:9090",
         "pool.limit-rate" => "1MiB",
         "watch.watcher" => "poll",
         "run.on-failure" => "exit",

@@ -235,8 +235,17 @@ impl Pool {
     pub fn state(&self) -> PoolState {
         let state = self.inner.state();
         let now = Instant::now();
+        let live = state.members.iter().filter(|member| !member.link.session.is_closed());
+        let connections = live.clone().count();
+        let stopped = state.stopped.as_ref().map(ToString::to_string);
+        let out = stopped.or_else(|| self.inner.outage.borrow().clone());
+        let name = || self.inner.name();
+        let down = out.or_else(|| (connections == 0).then(|| format!("there is no connection to {} yet", name())));
         PoolState {
-            connections: state.members.len(),
+            connections,
+            busy: live.filter(|member| member.in_use > 0).count(),
+            connecting: state.connecting,
+            down,
             slots_in_use: state.members.iter().map(|member| member.in_use).sum(),
             waiting: state.waiting,
             breaker: match state.breaker.permit(now) {

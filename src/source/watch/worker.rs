@@ -148,7 +148,9 @@ impl Worker {
         loop {
             self.tick()?;
             let overdue = self.overdue_canaries();
+            self.options.pulse.rest();
             let Some(news) = self.mailbox.take(self.next_due()) else { return Ok(()) };
+            self.options.pulse.beat(Instant::now());
             let complete = news.crowded.is_empty() && !news.overflowed;
             self.news(news)?;
             for index in overdue {
@@ -231,7 +233,11 @@ impl Worker {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Ended);
         }
-        self.out.blocking_send(event).map_err(|_| Ended)
+        // Whoever takes it may have other things to do, for hours.
+        self.options.pulse.rest();
+        let sent = self.out.blocking_send(event).map_err(|_| Ended);
+        self.options.pulse.beat(Instant::now());
+        sent
     }
 
     fn rescan(&self, index: usize, reason: RescanReason) -> Result<(), Ended> {
@@ -306,6 +312,7 @@ impl Worker {
             if self.stop.load(Ordering::Relaxed) {
                 return ControlFlow::Break(());
             }
+            self.options.pulse.beat(Instant::now());
             let is_root = below.as_os_str().is_empty();
             let path = if is_root { root.path.clone() } else { root.path.join(below) };
             match inotify.watch(&path) {
