@@ -30,6 +30,8 @@ mod embedded_protocol;
 mod interop;
 #[path = "integration/ledger.rs"]
 mod ledger;
+#[path = "integration/observe.rs"]
+mod observe;
 #[path = "integration/page.rs"]
 mod page;
 #[path = "integration/push.rs"]

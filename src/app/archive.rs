@@ -74,7 +74,12 @@ pub enum Mode {
 pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown: &Shutdown) -> Exit {
     let started_at = Utc::now();
     let reporter = Reporter::new(settings.sources.iter().map(|source| source.name.as_str().into()));
-    let (listen, status_file) = (settings.metrics.listen, settings.output.status_file.clone());
+    // The address may be set for all commands of an image; a push beside a watch has none of its own.
+    let listen = match mode {
+        Mode::Push => None,
+        Mode::Watch(_) => settings.metrics.listen,
+    };
+    let status_file = settings.output.status_file.clone();
     let monitor = match Monitor::start(listen, status_file, hostname(), started_at, reporter.clone()).await {
         Ok(monitor) => monitor,
         Err(error) => {

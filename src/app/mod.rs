@@ -10,11 +10,13 @@ use crate::config::settings::{LogSettings, OutputSettings};
 use crate::config::{self, CommandKind, CommandLayer, Environment, Resolved};
 use crate::domain::display;
 use crate::exit::Exit;
+use crate::monitor::client::Question;
 use crate::report::{Console, error, logging};
 
 mod archive;
 mod check;
 mod demo;
+mod health;
 mod run;
 mod runtime;
 mod serve;
@@ -45,6 +47,15 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
             })
         }
         Command::Check(args) => with_settings(args.layer(), &environment, CommandKind::Check, check::run),
+        Command::Health(args) => {
+            let question = if args.ready { Question::Ready } else { Question::Alive };
+            let layer = args.layer();
+            let console = Console::stderr(&OutputSettings { quiet: layer.quiet, ..OutputSettings::default() });
+            match config::resolve_metrics(&layer, &environment) {
+                Ok((metrics, origin)) => health::run(&metrics, &origin, question, &console),
+                Err(mistakes) => usage(&mistakes),
+            }
+        }
         Command::Demo(args) => {
             with_log(args.log.clone().layer(), &environment, CommandKind::Demo, |console| demo::run(args, console))
         }

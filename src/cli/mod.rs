@@ -14,6 +14,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod demo;
+pub mod health;
 pub mod man;
 pub mod push;
 pub mod run;
@@ -25,6 +26,7 @@ pub use check::CheckArgs;
 pub use completions::CompletionsArgs;
 pub use config::{ConfigArgs, ConfigCommand, ShowArgs};
 pub use demo::DemoArgs;
+pub use health::HealthArgs;
 pub use push::PushArgs;
 pub use run::RunCommandArgs;
 pub use serve::ServeArgs;
@@ -65,6 +67,8 @@ pub enum Command {
     Run(Box<RunCommandArgs>),
     /// Probe the destination: configuration, network, host key, authentication, rights, server features.
     Check(Box<CheckArgs>),
+    /// Ask a running archiver whether it is alive, or ready.
+    Health(HealthArgs),
     /// Show everything at once on an embedded SFTP server: no set-up, no network.
     Demo(DemoArgs),
     /// Run the embedded SFTP server on its own, for development and tests.

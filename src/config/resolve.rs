@@ -370,6 +370,11 @@ pub(super) fn log(merged: &Merged, mistakes: &mut Vec<Mistake>) -> Option<LogSet
     Resolver { home: None, mistakes }.log(&merged.values)
 }
 
+/// Where metrics are served.
+pub(super) fn metrics(merged: &Merged, mistakes: &mut Vec<Mistake>) -> Option<MetricsSettings> {
+    Resolver { home: None, mistakes }.metrics(&merged.values)
+}
+
 /// An absolute path without `.` and `..`, by its text alone: for comparing what a person wrote, not for opening it.
 fn plain(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());

@@ -15,8 +15,9 @@ use tracing::info;
 use crate::domain::{ListenAddress, display};
 use crate::report::{Reporter, Snapshot, Vitals};
 
+pub mod client;
 mod free;
-pub mod health;
+mod health;
 mod history;
 mod metrics;
 mod page;

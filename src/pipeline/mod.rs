@@ -5,6 +5,7 @@ pub mod desk;
 pub mod engine;
 pub mod intake;
 pub mod janitor;
+mod kept;
 pub mod lease;
 pub mod names;
 mod outages;

@@ -172,8 +172,12 @@ async fn keep_in_touch(engine: &Engine, destination: usize) {
         if !engine.settings.is_observed() {
             return;
         }
-        while archive.pool().state().connections > 0 {
+        // A pause in any case: a server may take a connection and drop it, again and again.
+        loop {
             tokio::time::sleep(IN_TOUCH).await;
+            if archive.pool().state().connections == 0 {
+                break;
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
 use super::engine::{Engine, Job, Patience};
+use super::kept::kept;
 use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version, Whole};
 use crate::destination::error::StatusCode;
@@ -23,7 +24,7 @@ use crate::destination::sftp::direct::Choice;
 use crate::destination::sftp::pool::{Load, Slot};
 use crate::destination::sftp::publish::Published;
 use crate::destination::sftp::session::Session;
-use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept, WINDOW_BYTES};
+use crate::destination::sftp::stage::{Acknowledged, Before, Body, WINDOW_BYTES};
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{Deferral, OnConflict, Publish, RemotePath, Sha256Digest, Status, display};
 use crate::failpoint::{Point, reach};
@@ -579,10 +580,6 @@ fn describe(error: &DestinationError) -> String {
     }
 }
 
-fn kept(mtime_secs: i64, mode: u32) -> Kept {
-    Kept { mtime: mtime_v3(mtime_secs), mode: remote_mode(mode) }
-}
-
 /// Reading a whole large file takes a thread of its own.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
@@ -590,17 +587,6 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|panic| Err(ReadError::Failed(format!("reading it failed: {panic}"))))
-}
-
-/// SFTP version 3 has 32 bits for seconds: times before 1970 become 1970, times from 2106 on stay at the last second.
-fn mtime_v3(seconds: i64) -> u32 {
-    u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
-}
-
-/// Permission bits without set-ID and sticky bits, which mean something else to another machine's users, and with
-/// read permission for the owner, without which nobody could verify the file.
-fn remote_mode(mode: u32) -> u32 {
-    mode & 0o777 | 0o400
 }
 
 /// What one upload holds in memory: a small file, or the window of a large one and what was read ahead.

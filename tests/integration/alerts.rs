@@ -1,15 +1,14 @@
 //! What reads the metrics: the alerts and the dashboard of the chart.
 
 use std::collections::BTreeSet;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::page::{Watched, watched};
 use crate::support::embedded::Embedded;
-use crate::support::env::{DEADLINE, TestEnv, run, write};
+use crate::support::env::{TestEnv, run, wait_until, write};
+use crate::support::http::get;
 
 fn chart(below: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("helm/archiver").join(below)
@@ -35,19 +34,6 @@ fn expressions(dashboard: &Value) -> Vec<(String, String)> {
 fn named(text: &str) -> BTreeSet<&str> {
     let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
     text.split(word).filter(|word| word.starts_with("archiver_")).collect()
-}
-
-/// What a scrape gets.
-fn scrape(url: &str) -> String {
-    let address = url.trim_start_matches("http://").trim_end_matches('/');
-    let mut connection = TcpStream::connect(address).unwrap();
-    connection.set_read_timeout(Some(DEADLINE)).unwrap();
-    write!(connection, "GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut reply = String::new();
-    connection.read_to_string(&mut reply).unwrap();
-    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    body.to_owned()
 }
 
 /// A metric as a scrape tells of it, and the names of its series.
@@ -132,8 +118,16 @@ fn prometheus_takes_what_the_dashboard_asks() {
 fn alerts_and_dashboard_name_what_the_archiver_exports() {
     let env = TestEnv::new();
     let server = Embedded::start(&env);
-    let Watched { url, running: _running } = watched(&env, &server, []);
-    let families = families(&scrape(&url));
+    write(&env.local(), "a.csv", "a");
+    let Watched { address, running: _running } = watched(&env, &server, []);
+    // What comes last: these have no value before.
+    let late = ["archiver_last_archived_timestamp_seconds ", "archiver_source_free_bytes{"];
+    let mut metrics = String::new();
+    wait_until("all metrics have a value", || {
+        metrics = get(address, "/metrics").body;
+        late.iter().all(|name| metrics.contains(name))
+    });
+    let families = families(&metrics);
     let exported: BTreeSet<_> = families.iter().flat_map(|family| &family.series).map(String::as_str).collect();
 
     let rules = std::fs::read_to_string(chart("alerts/archiver.rules.yaml")).unwrap();

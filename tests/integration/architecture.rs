@@ -4,8 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts that know of the domain and the settings, and of nothing else. They meet in the pipeline.
-const COMPONENTS: &[&str] =
-    &["source", "selection", "readiness", "localfs", "ledger", "destination", "dispose", "embedded", "report"];
+const COMPONENTS: &[&str] = &[
+    "source",
+    "selection",
+    "readiness",
+    "localfs",
+    "ledger",
+    "destination",
+    "dispose",
+    "embedded",
+    "report",
+    "monitor",
+];
 
 /// Doors between rooms that would have none by the rule, each with its reason.
 const DOORS: &[(&str, &str, &str)] = &[
@@ -13,6 +23,7 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("source", "selection", "a walk does not descend where nothing can be selected"),
     ("source", "readiness", "an opened file's state is what readiness judges"),
     ("dispose", "localfs", "both handle local files without following symlinks"),
+    ("monitor", "report", "it shows what the pipeline reports"),
     ("demo", "pipeline", "the demo runs the real one"),
     ("embedded", "fuzzing", "the body of a fuzz target stands where what it tries is private"),
 ];

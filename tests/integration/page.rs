@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::observe::address;
 use super::watch::embedded_command;
 use crate::support::browser::{self, Browser};
 use crate::support::embedded::Embedded;
@@ -21,8 +23,7 @@ const FAILING: &str = "<svg onload=window.pwned=1> & \"quotes\".csv";
 /// A watch of `local/`, and where it is looked at.
 pub struct Watched {
     pub running: Running,
-    /// `http://127.0.0.1:PORT/`
-    pub url: String,
+    pub address: SocketAddr,
 }
 
 /// Watches with `--metrics`; its watches stand when this returns.
@@ -30,11 +31,9 @@ pub struct Watched {
 pub fn watched<'a>(env: &TestEnv, server: &Embedded, arguments: impl IntoIterator<Item = &'a str>) -> Watched {
     let mut command = embedded_command(env, server, ["--metrics=127.0.0.1:0"]);
     let mut running = Running::start(command.args(arguments));
-    let line = running.expect_line("metrics are served");
-    let address = line.split_once("address=").unwrap().1.split_whitespace().next().unwrap();
-    let url = format!("http://{address}/");
+    let address = address(&mut running);
     running.expect_line("watching");
-    Watched { running, url }
+    Watched { running, address }
 }
 
 /// A watch with two archived files, files that wait for their markers, and one whose name is taken.
@@ -60,7 +59,8 @@ impl Site {
         }
         write(&local, OsStr::from_bytes(b"caf\xe9.csv"), "waits");
         let options = ["--marker={name}.done", "--layout=there", "--on-conflict=fail", "--retries=1"];
-        let Watched { running, url } = watched(&env, &server, options);
+        let Watched { running, address } = watched(&env, &server, options);
+        let url = format!("http://{address}/");
         let browser = Browser::start(&env, program);
         Self { browser, running, url, env, _server: server }
     }

@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod embedded;
 pub mod env;
 pub mod hostile;
+pub mod http;
 pub mod namespace;
 pub mod openssh;
 pub mod port;
