@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::history::{self, History, Sample};
 use super::{Look, Subject, health};
 use crate::domain::Totals;
-use crate::report::{Failed, Phase, Snapshot, Vitals};
+use crate::report::{Failed, Phase, Vitals};
 
 /// The schema of the document.
 const VERSION: u32 = 1;

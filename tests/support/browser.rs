@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
@@ -22,6 +22,9 @@ const PROGRAMS: [&str; 5] = [
     "/usr/bin/google-chrome",
     "/usr/bin/chromium-headless-shell",
 ];
+
+/// A browser starts slowly where others work.
+const PATIENCE: Duration = DEADLINE.saturating_mul(4);
 
 /// The program; without, on Debian the test fails, and elsewhere it says that it is skipped.
 pub fn program() -> Option<&'static str> {
@@ -95,7 +98,7 @@ impl Browser {
         self.commands.write_all(&text).unwrap();
         let start = Instant::now();
         loop {
-            let mut message = match self.messages.recv_timeout(DEADLINE.saturating_sub(start.elapsed())) {
+            let mut message = match self.messages.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
                 Ok(message) => message,
                 Err(RecvTimeoutError::Timeout) => panic!("the browser does not answer {method}"),
                 Err(RecvTimeoutError::Disconnected) => panic!("the browser ended before it answered {method}"),
