@@ -82,7 +82,8 @@ impl Intake {
         self.engine.waiting(self.destination)
     }
 
-    fn pulse(&self) -> &Pulse {
+    /// Its sign of life.
+    pub fn pulse(&self) -> &Pulse {
         &self.engine.pulses(self.destination).intake
     }
 

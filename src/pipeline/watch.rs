@@ -44,8 +44,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
     if let Some(directory) = std::path::absolute(ledger).ok().and_then(|path| path.parent().map(Path::to_owned)) {
         options.bells = directory;
     }
-    let pulses = engine.pulses(intake.destination());
-    options.pulse = pulses.watch.clone();
+    options.pulse = engine.pulses(intake.destination()).watch.clone();
     let watch = Watch::start(watched(engine, intake.destination()), options, rand::random())
         .map_err(|error| RunError::Broken(format!("the watcher did not start: {error}")))?;
     let mut run = Run {
@@ -61,7 +60,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
     let mut inflow = Inflow::new(watch);
     loop {
         let due = run.intake.waiting().next_due().map(tokio::time::Instant::from_std);
-        pulses.intake.rest();
+        intake.pulse().rest();
         tokio::select! {
             biased;
             () = shutdown.draining().cancelled() => break,
@@ -69,7 +68,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
             () = sleep_until(due), if due.is_some() => run.examine_due().await?,
             () = std::future::ready(()), if !run.unmet.is_empty() => run.examine_unmet().await?,
             came = inflow.next(&mut run) => {
-                pulses.intake.beat(Instant::now());
+                intake.pulse().beat(Instant::now());
                 if came == Came::End {
                     warn!("the watcher ended; stopping");
                     shutdown.drain();

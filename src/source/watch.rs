@@ -134,10 +134,12 @@ impl Watch {
     ) -> std::io::Result<Self> {
         let (out, events) = mpsc::channel(CHANNEL);
         let stop = Arc::new(AtomicBool::new(false));
+        let pulse = options.pulse.clone();
         let mut worker = Worker::new(watched, options, random, Arc::clone(&mailbox), out, Arc::clone(&stop));
         std::thread::Builder::new().name("watch".into()).spawn(move || {
             // The only error is that nobody listens any more.
             let _ = worker.run();
+            pulse.rest();
         })?;
         Ok(Self { events, stop, mailbox })
     }

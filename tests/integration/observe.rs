@@ -168,10 +168,11 @@ fn files_that_wait_for_a_full_disk_are_seen() {
     let mut running = Running::start(&mut embedded_command(&env, &server, ["--metrics", "127.0.0.1:0"]));
     let address = address(&mut running);
     write(&env.local(), "a.bin", noise(20_000, 1));
-    wait_until("it is not ready", || get(address, "/readyz").status == 503);
+    running.expect_line("is out");
+    assert_eq!(get(address, "/readyz").status, 503);
     wait_until("the file waits", || state(address)["waiting"]["files"] == 1);
-    let text = get(address, "/metrics").body;
-    assert!(samples(&text)["archiver_retries_total{class=\"destination\"}"] >= 1.0, "{text}");
+    let retries = || samples(&get(address, "/metrics").body)["archiver_retries_total{class=\"destination\"}"];
+    wait_until("attempts are counted", || retries() >= 1.0);
     fs::remove_file(env.remote().join("ballast")).unwrap();
     wait_until("it is ready", || get(address, "/readyz").status == 200);
     wait_until("it is archived", || state(address)["totals"]["archived"] == 1);

@@ -35,6 +35,8 @@ impl Run<'_> {
             self.scan_all_roots();
         }
         while self.is_at_work() {
+            // The grace may be long.
+            self.intake.pulse().rest();
             let due = self.intake.waiting().next_due().map(tokio::time::Instant::from_std);
             tokio::select! {
                 biased;
@@ -60,7 +62,10 @@ impl Run<'_> {
         if self.scans.busy() || self.stage == Stage::Flushing || self.missed == Missed::Some {
             self.engine.cut_short();
         }
-        self.intake.leave_all().await
+        self.intake.leave_all().await?;
+        // What the workers still have to do is not the intake's.
+        self.intake.pulse().rest();
+        Ok(())
     }
 
     fn is_at_work(&self) -> bool {
