@@ -1,4 +1,6 @@
 //! All integration tests in one binary: a module per feature, real servers, nothing shared.
+#[path = "integration/alerts.rs"]
+mod alerts;
 #[path = "integration/architecture.rs"]
 mod architecture;
 #[path = "integration/bench.rs"]
@@ -40,6 +42,8 @@ mod lifecycle_reload;
 mod lifecycle_stop;
 #[path = "integration/observe.rs"]
 mod observe;
+#[path = "integration/page.rs"]
+mod page;
 #[path = "integration/push.rs"]
 mod push;
 #[path = "integration/relay.rs"]

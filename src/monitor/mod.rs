@@ -1,11 +1,12 @@
 //! What a running archiver tells those who look after it: metrics, health, and its live state as JSON and as a page.
 //!
 //! Nothing is counted here. The pipeline tells a [`Reporter`] what happens, and is asked for the rest ([`Vitals`]) when
-//! somebody looks; between two looks there is nothing to do. Without an address and a status file none of this is there.
+//! somebody looks; between two looks there is nothing to do but to take a sample for the charts. Without an address and a status file none of this is there.
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
@@ -17,6 +18,7 @@ use crate::report::{Reporter, Snapshot, Vitals};
 pub mod client;
 mod free;
 mod health;
+mod history;
 mod metrics;
 mod page;
 mod server;
@@ -24,6 +26,7 @@ mod state;
 mod status_file;
 
 use free::FreeBytes;
+use history::{History, Reading};
 use server::Server;
 use state::State;
 use status_file::StatusFile;
@@ -43,6 +46,7 @@ struct Subject {
     /// Of the pipeline that works now.
     questions: Mutex<Option<Arc<Questions>>>,
     free: FreeBytes,
+    history: Mutex<History>,
 }
 
 /// One look.
@@ -65,6 +69,41 @@ impl Subject {
 
     fn state(&self) -> State {
         State::of(self, &self.look(), Utc::now())
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes samples until it is dropped.
+    async fn sample(&self) {
+        loop {
+            let due = self.history().due();
+            tokio::time::sleep_until(due.into()).await;
+            let reading = Reading::from(&self.look());
+            self.history().observe(Instant::now(), Utc::now(), reading);
+        }
+    }
+}
+
+impl Look {
+    /// Files.
+    fn waiting(&self) -> u64 {
+        self.vitals.as_ref().map_or(self.snapshot.waiting, |vitals| vitals.waiting.files)
+    }
+}
+
+impl From<&Look> for Reading {
+    fn from(look: &Look) -> Self {
+        let Snapshot { totals, lag, .. } = &look.snapshot;
+        Self {
+            archived: totals.archived,
+            bytes: totals.bytes,
+            failed: totals.failed,
+            waiting: look.waiting(),
+            lag_seconds: lag.seconds,
+            lags: lag.count,
+        }
     }
 }
 
@@ -113,12 +152,15 @@ impl Monitor {
         reporter: Reporter,
     ) -> Result<Self, MonitorError> {
         let (questions, free) = (Mutex::default(), FreeBytes::default());
-        let subject = Arc::new(Subject { hostname, started_at, reporter, questions, free });
+        let history = Mutex::new(History::new(Instant::now()));
+        let subject = Arc::new(Subject { hostname, started_at, reporter, questions, free, history });
         let mut tasks = JoinSet::new();
         if let Some(address) = listen {
             let server = Server::bind(address).await.map_err(|error| MonitorError::Listen { address, error })?;
             info!(address = %server.address, "metrics are served");
             tasks.spawn(server.serve(subject.clone()));
+            let subject = subject.clone();
+            tasks.spawn(async move { subject.sample().await });
         }
         let file = match status_file {
             None => None,

@@ -150,7 +150,7 @@ async fn answer<B>(request: &Request<B>, subject: &Subject) -> Response<Full<Byt
 async fn content<B>(request: &Request<B>, subject: &Subject) -> Content {
     match request.uri().path() {
         "/" => Content::new("text/html; charset=utf-8", page::PAGE),
-        "/state.json" => match serde_json::to_vec(&subject.state()) {
+        "/state.json" => match serde_json::to_vec(&subject.state().with_history(&subject.history())) {
             Ok(body) => Content::new("application/json", body),
             Err(error) => Content::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         },

@@ -4,9 +4,10 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
+use super::history::{self, History, Sample};
 use super::{Look, Subject, health};
 use crate::domain::Totals;
-use crate::report::{Failed, Phase, Snapshot, Vitals};
+use crate::report::{Failed, Phase, Vitals};
 
 /// The schema of the document.
 const VERSION: u32 = 1;
@@ -33,6 +34,9 @@ pub struct State {
     /// Only in the status file, at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     exit: Option<u8>,
+    /// Not in the status file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    history: Option<Track>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -89,9 +93,26 @@ struct Failure {
     reason: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Track {
+    step_seconds: u64,
+    /// Oldest first.
+    samples: Vec<Step>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+struct Step {
+    at: String,
+    archived: u64,
+    bytes: u64,
+    failed: u64,
+    waiting: u64,
+    lag_seconds: Option<f64>,
+}
+
 impl State {
-    pub fn of(subject: &Subject, Look { snapshot, vitals }: &Look, now: DateTime<Utc>) -> Self {
-        let vitals = vitals.as_ref();
+    pub fn of(subject: &Subject, look: &Look, now: DateTime<Utc>) -> Self {
+        let (snapshot, vitals) = (&look.snapshot, look.vitals.as_ref());
         let reasons = health::unready(snapshot, vitals);
         Self {
             version: VERSION,
@@ -103,7 +124,7 @@ impl State {
             ready: reasons.is_empty(),
             reasons,
             destinations: vitals.map(destinations).unwrap_or_default(),
-            waiting: waiting(snapshot, vitals),
+            waiting: waiting(look),
             in_flight: InFlight {
                 files: snapshot.in_flight,
                 large: snapshot
@@ -117,6 +138,7 @@ impl State {
             last_archived_at: snapshot.last_archived_at.map(timestamp),
             failures: snapshot.failures.iter().map(failure).collect(),
             exit: None,
+            history: None,
         }
     }
 
@@ -129,6 +151,12 @@ impl State {
         state
     }
 
+    pub fn with_history(mut self, history: &History) -> Self {
+        let samples = history.samples().map(step).collect();
+        self.history = Some(Track { step_seconds: history::STEP.as_secs(), samples });
+        self
+    }
+
     /// The last one: the run is over.
     pub fn ended(mut self, exit: u8) -> Self {
         (self.phase, self.exit, self.ready) = ("ended", Some(exit), false);
@@ -137,13 +165,14 @@ impl State {
     }
 }
 
-fn waiting(snapshot: &Snapshot, vitals: Option<&Vitals>) -> Waiting {
-    let Some(vitals) = vitals else {
-        return Waiting { files: snapshot.waiting, bytes: 0, oldest_seconds: None, oldest: Vec::new() };
+fn waiting(look: &Look) -> Waiting {
+    let files = look.waiting();
+    let Some(vitals) = &look.vitals else {
+        return Waiting { files, bytes: 0, oldest_seconds: None, oldest: Vec::new() };
     };
     let waiting = &vitals.waiting;
     Waiting {
-        files: waiting.files,
+        files,
         bytes: waiting.bytes,
         oldest_seconds: waiting.longest.first().map(|file| rounded(file.waited.as_secs_f64())),
         oldest: waiting
@@ -179,6 +208,11 @@ fn failure(failed: &Failed) -> Failure {
         path: failed.path.clone(),
         reason: failed.reason.clone(),
     }
+}
+
+fn step(sample: &Sample) -> Step {
+    let Sample { at, archived, bytes, failed, waiting, lag_seconds } = *sample;
+    Step { at: timestamp(at), archived, bytes, failed, waiting, lag_seconds: lag_seconds.map(rounded) }
 }
 
 fn counts(totals: &Totals) -> Counts {

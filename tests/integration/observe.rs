@@ -16,7 +16,7 @@ use crate::support::http::{get, raw, request};
 
 /// Where the metrics are, by the line that says so. What listens everywhere listens on the loopback address, too.
 #[track_caller]
-fn address(running: &mut Running) -> SocketAddr {
+pub fn address(running: &mut Running) -> SocketAddr {
     let line = running.expect_line("metrics are served");
     let address: SocketAddr = line.rsplit("address=").next().unwrap().trim().parse().unwrap();
     SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port())

@@ -1,6 +1,7 @@
 //! Owned directories, real servers, slow links, neutral environments.
 
 pub mod broken_link;
+pub mod browser;
 pub mod daemon;
 pub mod embedded;
 pub mod env;
