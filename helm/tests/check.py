@@ -81,7 +81,7 @@ def pod_of(document):
             template = document["spec"]["jobTemplate"]["spec"]["template"]
         case _:
             return None
-    return template["metadata"], template["spec"]
+    return template.get("metadata", {}), template["spec"]
 
 
 def named(documents, kind, suffix=""):
@@ -246,7 +246,8 @@ def shapes(binary, shape):
     documents = shape("cronjob")
     push, spec = container(documents, "CronJob")
     job = named(documents, "CronJob")["spec"]
-    check(push["args"][0] == "push" and "livenessProbe" not in push, "cronjob: is no push")
+    check(push["args"] == ["push", "--termination-log", "/dev/termination-log"], "cronjob: arguments")
+    check("livenessProbe" not in push, "cronjob: there is nothing to probe")
     check(job["concurrencyPolicy"] == "Forbid" and spec["restartPolicy"] == "Never", "cronjob: policies")
     check(job["jobTemplate"]["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]["values"] == [2], "cronjob: code 2")
     onfailure = named(shape("cronjob", "--set", "cronjob.restartPolicy=OnFailure"), "CronJob")
@@ -329,6 +330,30 @@ def example(binary, wanted, work):
     check(len(configs) == len(set(configs)), f"example: two of them, ConfigMaps {configs}")
 
 
+def documentation(binary, wanted):
+    """What docs/kubernetes.md tells people to write has to be taken."""
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    rendered = 0
+    for block in re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S):
+        content = yaml.safe_load(block)
+        if "kind" in content:
+            against_schemas("docs/kubernetes.md", [content], wanted)
+            pod_security("docs/kubernetes.md", [content])
+        elif block.startswith("# values.yaml"):
+            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                yaml.safe_dump(content.get("archiver", content), file)
+                file.flush()
+                documents = render(binary, CHART, "--values", file.name)
+            pod_security("docs/kubernetes.md", documents)
+            rendered += 1
+        else:
+            check("dependencies" in content, f"docs/kubernetes.md: what is this? {block[:60]}")
+    check(rendered == 2, f"docs/kubernetes.md: {rendered} values.yaml")
+    templates = set(re.findall(r"archiver\.sidecar\.\w+", text))
+    defined = set(re.findall(r"define \"(archiver\.sidecar\.\w+)", (CHART / "templates/_sidecar.tpl").read_text()))
+    check(templates == defined, f"docs/kubernetes.md: templates {templates ^ defined}")
+
+
 # --- wrong values -----------------------------------------------------------------------------------------------------
 
 # Which shape's values, what is changed in them, and a part of the sentence that has to come.
@@ -351,6 +376,7 @@ REFUSED = [
     ("replicas", ["config.settle=2s"], "two ways to say the same"),
     ("deployment", ["state.emptyDir=true"], "would be lost with each pod"),
     ("deployment", ["state.emptyDir=true", "state.existingClaim=a"], "three places for one ledger"),
+    ("deployment", ["state.existingClaim=reports"], "the ledger would lie among the files"),
     ("deployment", ["state.volume=a"], "somebody else's pod"),
     ("sidecar", ["state.emptyDir=false"], "say where the ledger of a sidecar is"),
     ("sidecar", ["source.volume="], "name the volume of your pod"),
@@ -448,6 +474,7 @@ def main():
             plain = sorted((json.dumps(d, sort_keys=True) for d in documents if d["kind"] != "Secret"))
             check(first.setdefault(file.stem, plain) == plain, f"{file.stem}: two versions of Helm render it differently")
         shapes(binary, shape)
+        documentation(binary, wanted)
         refusals(binary)
 
         # Alerts and dashboard are in the chart, or are refused by name.

@@ -191,6 +191,8 @@ volumeMounts:
 name: {{ include "archiver.container.name" . }}
 args:
   - push
+  - --termination-log
+  - /dev/termination-log
   {{- with .Values.extraArgs }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

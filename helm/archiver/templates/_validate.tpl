@@ -79,6 +79,9 @@
 {{- if gt (int $places) 1 }}
 - state: existingClaim, volume and emptyDir are three places for one ledger; give one of them
 {{- end }}
+{{- if and $values.state.existingClaim (eq $values.state.existingClaim $values.source.existingClaim) }}
+- state.existingClaim: the ledger would lie among the files; give it a claim of its own, or leave it out
+{{- end }}
 {{- if and (eq $shape "sidecar") (eq (int $places) 0) (not $shared) }}
 - state: say where the ledger of a sidecar is: state.volume (a volume of your pod, as from volumeClaimTemplates), state.existingClaim, or state.emptyDir: true where the files are in an emptyDir too
 {{- end }}
