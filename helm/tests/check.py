@@ -243,6 +243,9 @@ def shapes(binary, shape):
     ports = [p["port"] for rule in named(documents, "NetworkPolicy")["spec"]["egress"] for p in rule["ports"]]
     check(sorted(ports) == [22, 53, 53, 6379], f"replicas: ports of the network policy: {ports}")
 
+    test = named(documents, "Pod", "-test")["spec"]["containers"][0]["args"]
+    check("--to=sftp://pine@sftp.example.org/upload" in test, f"replicas: helm test goes nowhere: {test}")
+
     documents = shape("cronjob")
     push, spec = container(documents, "CronJob")
     job = named(documents, "CronJob")["spec"]
@@ -390,6 +393,7 @@ REFUSED = [
     ("cronjob", ["monitor.kind=PodMonitor"], "pods of a CronJob end before anybody looks"),
     ("deployment", ["monitor.kind=PodMonitor", "metrics.enabled=false"], "nothing to look at without metrics.enabled"),
     ("demo", ["secret.name=mine"], "belong together; give both or none"),
+    ("demo", ["secret.identity="], "neither can be empty"),
     # By the schema; its sentences are Helm's.
     ("deployment", ["shape=statefulset"], "shape"),
     ("deployment", ["replicaCount=2"], "replicaCount"),

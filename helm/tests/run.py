@@ -374,14 +374,19 @@ def compare(manifest, upload, left):
     say(f"{sum(wrote.values())} files written, each of them on the far side, once, byte for byte")
 
 
-def ended_well(pod, codes, container="archiver"):
-    expect(all(code == 0 for code in codes.values()), f"{pod.name} ended with {codes}: {pod.log(container)}")
+def told(pod, container="archiver"):
+    """The termination message."""
     message = pod.message(container)
     try:
-        json.loads(message)
+        return json.loads(message)
     except ValueError:
         raise Failed(f"{pod.name}: the termination message is no JSON: {message!r}") from None
-    say(f"{pod.name}: exit codes {codes}, termination message {message.strip()}")
+
+
+def ended_well(pod, codes, container="archiver"):
+    expect(all(code == 0 for code in codes.values()), f"{pod.name} ended with {codes}: {pod.log(container)}")
+    expect(told(pod, container)["exit"] == 0, f"{pod.name}: the termination message says {told(pod, container)}")
+    say(f"{pod.name}: exit codes {codes}, termination message {pod.message(container).strip()}")
 
 
 def empty(directory):
@@ -591,6 +596,7 @@ class Run:
         log = pod.log("archiver")
         expect(ended == code, f"{name}: ended with {ended}, not {code}: {log}")
         expect(sentence in log, f"{name}: no “{sentence}” in: {log}")
+        expect(told(pod)["exit"] == code, f"{name}: the termination message says {told(pod)}")
         expect((claim / "a.csv").exists(), f"{name}: the file is gone")
         lines = [line.strip() for line in log.splitlines() if line.strip()]
         say(f"{name}: exit code {ended}: {' · '.join(lines)[:600]}")

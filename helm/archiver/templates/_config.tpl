@@ -54,7 +54,7 @@
 {{- if .Values.configText -}}
 {{ fromToml .Values.configText | toYaml }}
 {{- else -}}
-{{- $config := deepCopy .Values.config }}
+{{- $config := deepCopy (.Values.config | default dict) }}
 {{- if eq .Values.shape "demo" }}
 {{- $url := printf "sftp://pine@%s/upload" (include "archiver.sftp.fullname" .) }}
 {{- $reports := dict "name" "reports" "paths" (list "/var/pine/reports") "after" "delete" }}

@@ -127,6 +127,9 @@
 {{- if and (eq $shape "demo") (ne (not $values.secret.name) (not $values.demo.sftp.existingSecret)) }}
 - demo.sftp.existingSecret and secret.name: the server's keys and the archiver's belong together; give both or none
 {{- end }}
+{{- if and (eq $shape "demo") (not $values.secret.name) (not (and $values.secret.identity $values.secret.knownHosts)) }}
+- secret.identity and secret.knownHosts name the two keys of the Secret that the demo makes; neither can be empty
+{{- end }}
 {{- if and $values.prometheusRule.enabled (not (.Files.Get "alerts/archiver.rules.yaml")) }}
 - prometheusRule: this copy of the chart has no alerts/archiver.rules.yaml
 {{- end }}
