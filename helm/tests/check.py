@@ -237,11 +237,14 @@ def shapes(binary, shape):
     check(named(documents, "PersistentVolumeClaim") is None, "replicas: a claim for a ledger that is in Redis")
     check(named(documents, "Deployment")["spec"]["strategy"]["type"] == "RollingUpdate", "replicas: strategy")
     environment = {e["name"]: e for e in watch["env"]}
-    check("valueFrom" in environment["ARCHIVER_LEDGER"], "replicas: the ledger's address is no reference")
+    redis = environment["ARCHIVER_LEDGER_PASSWORD_FILE"]["value"]
+    check(redis == "/run/secrets/archiver/redis-password", "replicas: password of the ledger")
+    keys = [i["key"] for v in spec["volumes"] if v["name"] == "archiver-secret" for i in v["secret"]["items"]]
+    check(keys == ["password", "known_hosts", "redis-password"], f"replicas: keys of the Secret: {keys}")
     check("ARCHIVER_IDENTITY" not in environment, "replicas: an identity that is not there")
     check(environment["ARCHIVER_PASSWORD_FILE"]["value"] == "/run/secrets/archiver/password", "replicas: password")
     ports = [p["port"] for rule in named(documents, "NetworkPolicy")["spec"]["egress"] for p in rule["ports"]]
-    check(sorted(ports) == [22, 53, 53, 6379], f"replicas: ports of the network policy: {ports}")
+    check(sorted(ports) == [22, 53, 53, 6379, 26380], f"replicas: ports of the network policy: {ports}")
 
     test = named(documents, "Pod", "-test")["spec"]["containers"][0]["args"]
     check("--to=sftp://pine@sftp.example.org/upload" in test, f"replicas: helm test goes nowhere: {test}")
@@ -372,7 +375,8 @@ REFUSED = [
     ("deployment", ["deployment.replicas=2"], "several archivers need one ledger, in Redis"),
     ("deployment", ["deployment.replicas=2"], "the claim has to be ReadWriteMany"),
     ("replicas", ["source.shared=false"], "the claim has to be ReadWriteMany"),
-    ("replicas", ["secret.ledgerUrl="], "several archivers need one ledger, in Redis"),
+    ("deployment", ["secret.ledgerPassword=redis"], "secret.ledgerPassword is for a ledger in Redis"),
+    ("deployment", ["config.ledger.url=redis://:s3cret@redis"], "name its key in secret.ledgerPassword"),
     ("replicas", ["state.existingClaim=ledger"], "cannot share a ledger in a file"),
     ("replicas", ["configText=[destination"], "configText is not TOML"),
     ("replicas", ["configText=settle = \"2s\""], "has no [[source]]"),

@@ -10,12 +10,9 @@
   value: /run/secrets/archiver/{{ $file }}
 {{- end }}
 {{- end }}
-{{- with .Values.secret.ledgerUrl }}
-- name: ARCHIVER_LEDGER
-  valueFrom:
-    secretKeyRef:
-      name: {{ $.Values.secret.name }}
-      key: {{ . }}
+{{- if and .Values.secret.ledgerPassword (include "archiver.ledger.shared" .) }}
+- name: ARCHIVER_LEDGER_PASSWORD_FILE
+  value: /run/secrets/archiver/{{ .Values.secret.ledgerPassword }}
 {{- end }}
 {{- end }}
 {{- with .Values.extraEnv }}
@@ -81,7 +78,7 @@ readinessProbe:
 
 {{- define "archiver.secret.items" -}}
 {{- if include "archiver.secretName" . }}
-{{- range list "identity" "passphrase" "password" "knownHosts" }}
+{{- range list "identity" "passphrase" "password" "knownHosts" "ledgerPassword" }}
 {{- with get $.Values.secret . }}
 - key: {{ . }}
   path: {{ . }}

@@ -53,14 +53,17 @@
 {{- if and (not $values.secret.knownHosts) (not (dig "destination" "known-hosts" "" $config)) (not (hasPrefix "SHA256:" (dig "destination" "host-key" "strict" $config))) }}
 - secret.knownHosts is empty: then config.destination.host-key has to pin the server's key, as SHA256:…
 {{- end }}
-{{- if and $values.secret.ledgerUrl (not $values.secret.name) }}
-- secret.ledgerUrl is a key of the Secret that secret.name names; name it
-{{- end }}
 
 {{- $shared := include "archiver.ledger.shared" . }}
+{{- if and $values.secret.ledgerPassword (not $shared) }}
+- secret.ledgerPassword is for a ledger in Redis; give its address as config.ledger.url
+{{- end }}
+{{- if regexMatch "^redis[^/]*://[^@/]*:[^@/]*@" (dig "ledger" "url" "" $config) }}
+- config.ledger.url has a password in it: put that into the Secret, and name its key in secret.ledgerPassword
+{{- end }}
 {{- if and (eq $shape "deployment") (gt (int $values.deployment.replicas) 1) }}
 {{- if not $shared }}
-- deployment.replicas is {{ int $values.deployment.replicas }}: several archivers need one ledger, in Redis; give its address as config.ledger.url, or in the Secret with secret.ledgerUrl, or stay at 1
+- deployment.replicas is {{ int $values.deployment.replicas }}: several archivers need one ledger, in Redis; give its address as config.ledger.url, or stay at 1
 {{- end }}
 {{- if not $values.source.shared }}
 - deployment.replicas is {{ int $values.deployment.replicas }}: the claim has to be ReadWriteMany; if it is, say so with source.shared: true
