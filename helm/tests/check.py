@@ -231,6 +231,10 @@ def shapes(binary, shape):
     after = pod_of(named(shape("deployment", "--set", "config.settle=9s"), "Deployment"))[0]["annotations"]
     check(before != after, "deployment: a changed configuration makes no new pod")
 
+    silent, _ = container(shape("deployment", "--set", "metrics.enabled=false"), "Deployment")
+    check({"name": "ARCHIVER_METRICS", "value": "none"} in silent["env"], "deployment: the image's own port is open")
+    check("livenessProbe" not in silent and "ports" not in silent, "deployment: probes of nothing")
+
     documents = shape("replicas")
     watch, spec = container(documents, "Deployment")
     check(spec["terminationGracePeriodSeconds"] == 45, "replicas: grace of a configuration in text")

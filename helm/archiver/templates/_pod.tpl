@@ -160,17 +160,13 @@ args:
   {{- with .Values.extraArgs }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- $env := include "archiver.env" . }}
-{{- if or .Values.metrics.enabled (trim $env) }}
 env:
-  {{- if .Values.metrics.enabled }}
+  # The image has a port of its own otherwise.
   - name: ARCHIVER_METRICS
-    value: ":{{ int .Values.metrics.port }}"
-  {{- end }}
-  {{- with trim $env }}
+    value: {{ ternary (printf ":%d" (int .Values.metrics.port)) "none" .Values.metrics.enabled | quote }}
+  {{- with include "archiver.env" . | trim }}
   {{- . | nindent 2 }}
   {{- end }}
-{{- end }}
 {{- if .Values.metrics.enabled }}
 ports:
   - name: {{ include "archiver.port.name" . }}
