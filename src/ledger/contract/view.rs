@@ -57,7 +57,7 @@ pub async fn who_looks_sees_every_entry_in_its_state(world: impl World) {
         assert_eq!(recorded.record, Some(record("/1/other", then)));
         assert_eq!((&recorded.key, recorded.local_path.to_str()), (&key("recorded"), Some("/src/recorded")));
         assert_eq!((&waiting.state, waiting.queued_at), (&EntryState::Waiting { since: Some(began) }, Some(began)));
-        assert_eq!(infos(&*view, EntryFilter::Failed, limit).await, [failed.clone()]);
+        assert_eq!(infos(&*view, EntryFilter::Failed, limit).await, std::slice::from_ref(failed));
     }
     world.kill(b).await;
     let found = infos(&*view, EntryFilter::All, 100).await;
