@@ -176,7 +176,7 @@ pub enum RowFilter {
 ///
 /// **Atomicity.** Each element of a batch is atomic by itself; a batch is not.
 ///
-/// **Fencing.** `confirm`, `record` and `release` compare the claim's token and owner with the entry's and change
+/// **Fencing.** `confirm`, `reissue`, `record` and `release` compare the claim's token and owner with the entry's and change
 /// nothing ([`LedgerError::LeaseLost`]) where the claim has ended or a later one has been issued.
 ///
 /// **Held.** An entry is held while its owner's process is known to live and its lease has not run out. An owner always
@@ -202,6 +202,11 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Fails with [`LedgerError::LeaseLost`] where the claim is no longer this owner's. Asked right before a commit: on
     /// success at least half a lease is left.
     async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError>;
+
+    /// Gives the claim a later token; the one it had is its last predecessor. For an owner who asked the server for
+    /// something under the old token's name and does not know whether it is still going to happen. Fails with
+    /// [`LedgerError::LeaseLost`] where the claim is no longer this owner's.
+    async fn reissue(&self, claim: &Claim) -> Result<Claim, LedgerError>;
 
     /// Notes that the commit happened, and with it, where the local file is to go, that its disposal begins. Ends the
     /// claim. The names of its predecessors, if any, count as [`Staged::Gone`].

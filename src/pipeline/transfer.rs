@@ -70,6 +70,8 @@ enum Outcome {
 pub struct Transfer<'a> {
     engine: &'a Engine,
     job: &'a Job,
+    /// The job's, but under a later token once a session broke.
+    claim: Claim,
     place: &'a mut Place,
     version: Version,
     staging: RemotePath,
@@ -98,6 +100,7 @@ impl<'a> Transfer<'a> {
         Self {
             engine,
             job,
+            claim: job.claim.clone(),
             place,
             version: job.version.clone(),
             staging: job.claim.remote.staging(job.claim.key.id(), job.claim.token),
@@ -244,9 +247,12 @@ impl<'a> Transfer<'a> {
     /// Steps 2 to 5: one try to bring the file to its final name.
     async fn attempt(&mut self, session: &Session) -> Result<Done, Halt> {
         let rules = self.engine.source(self.job).rules;
-        let staging = self.staging.clone();
+        if self.late && rules.publish != Publish::Direct {
+            self.fence().await?;
+        }
+        let (staging, wanted) = (self.staging.clone(), self.claim.remote.clone());
         let delivery =
-            Delivery { staging: &staging, wanted: &self.job.claim.remote, size: self.version.fingerprint.size, rules };
+            Delivery { staging: &staging, wanted: &wanted, size: self.version.fingerprint.size, rules };
         if rules.publish == Publish::Direct {
             return self.attempt_direct(session, delivery).await;
         }
@@ -274,6 +280,16 @@ impl<'a> Transfer<'a> {
                 Err(error.into())
             }
         }
+    }
+
+    /// What a broken session was asked for may still happen: a late OPEN would truncate, a late RENAME publish what stands
+    /// under our temporary name at that moment. So this attempt has another name, like a successor's, and takes over what
+    /// stands under the old one by renaming it.
+    async fn fence(&mut self) -> Result<(), LedgerError> {
+        self.claim = self.engine.hold(|| self.engine.ledger.reissue(&self.claim)).await?;
+        self.staging = self.claim.remote.staging(self.claim.key.id(), self.claim.token);
+        (self.inherited, self.late) = (Inherited::Unknown, false);
+        Ok(())
     }
 
     /// The same for a server that cannot rename: the name is judged first, and written in place.
@@ -374,7 +390,7 @@ impl<'a> Transfer<'a> {
     async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
         match self.engine.source(self.job).rules.on_conflict {
             OnConflict::Overwrite => {
-                let claim = &self.job.claim;
+                let claim = &self.claim;
                 Some(self.engine.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
             }
             OnConflict::Rename | OnConflict::Skip | OnConflict::Fail => None,
@@ -386,7 +402,7 @@ impl<'a> Transfer<'a> {
         let version = self.version.clone();
         self.local(move || version.still_named()).await?;
         reach(Point::Unchanged);
-        self.engine.lease.confirm(&self.job.claim).await?;
+        self.engine.lease.confirm(&self.claim).await?;
         reach(Point::LeaseConfirmed);
         Ok(())
     }
@@ -399,7 +415,7 @@ impl<'a> Transfer<'a> {
             return Ok(());
         }
         let path = self.job.version.candidate.absolute();
-        for name in self.engine.hold(|| self.engine.ledger.rivals(&self.job.claim, &path)).await? {
+        for name in self.engine.hold(|| self.engine.ledger.rivals(&self.claim, &path)).await? {
             self.engine.archive(self.job).remove_left(session, &name).await?;
         }
         Ok(())
@@ -415,8 +431,8 @@ impl<'a> Transfer<'a> {
             // A reply that is lost from here on leaves it open which names stand.
             self.staged = Staged::Maybe;
             let mut adopted = Staged::Nothing;
-            for token in &self.job.claim.predecessors {
-                let left = delivery.wanted.staging(self.job.claim.key.id(), *token);
+            for token in &self.claim.predecessors {
+                let left = delivery.wanted.staging(self.claim.key.id(), *token);
                 // Renaming onto a name that was adopted already fails, and the second leftover is removed.
                 if self.engine.archive(self.job).adopt(session, &left, delivery).await? {
                     adopted = Staged::Maybe;
@@ -427,7 +443,7 @@ impl<'a> Transfer<'a> {
             reach(Point::Inherited);
             // The predecessor may have died between its commit and its record. Where nothing has the wanted name it
             // did not commit, and the file need not be read twice.
-            if self.engine.archive(self.job).is_taken(session, delivery).await? {
+            if self.ambiguous.is_none() && self.engine.archive(self.job).is_taken(session, delivery).await? {
                 let version = self.version.clone();
                 self.ambiguous = Some(blocking(move || version.digest()).await?);
             }
@@ -497,9 +513,9 @@ impl<'a> Transfer<'a> {
     async fn release(&mut self, status: Status, reason: String, ending: Ending) -> Result<End, LedgerError> {
         let (staged, claim) = match (self.inherited, self.staged) {
             (Inherited::Settled, Staged::Nothing | Staged::Gone) => (Staged::Gone, self.claim_to_end()),
-            (Inherited::Settled, Staged::Maybe) | (Inherited::Unknown, _) => (Staged::Maybe, self.job.claim.clone()),
+            (Inherited::Settled, Staged::Maybe) | (Inherited::Unknown, _) => (Staged::Maybe, self.claim.clone()),
         };
-        let attempts = self.job.claim.attempts + self.attempts;
+        let attempts = self.claim.attempts + self.attempts;
         let intention = self.engine.quarantine_of(self.job);
         let release = match ending {
             Ending::Failed => Release::Failed { reason: reason.clone(), attempts, staged, intention },
@@ -525,13 +541,13 @@ impl<'a> Transfer<'a> {
 
     /// The claim with every token whose name a late request may still bring back, although it is gone.
     fn claim_to_end(&self) -> Claim {
-        let own = self.late.then_some(self.job.claim.token);
-        let predecessors = self.job.claim.predecessors.iter().copied().chain(own).collect();
-        Claim { predecessors, ..self.job.claim.clone() }
+        let own = self.late.then_some(self.claim.token);
+        let predecessors = self.claim.predecessors.iter().copied().chain(own).collect();
+        Claim { predecessors, ..self.claim.clone() }
     }
 
     fn end(&self, status: Status, reason: Option<String>, sha256: Option<Sha256Digest>) -> End {
-        let (remote, attempts) = (self.job.claim.remote.clone(), self.attempts);
+        let (remote, attempts) = (self.claim.remote.clone(), self.attempts);
         End { status, reason, remote, sha256, attempts, version: Standing::Current, blame: Blame::File }
     }
 }

@@ -16,6 +16,9 @@ pub enum Step {
     Confirm {
         claim: usize,
     },
+    Reissue {
+        claim: usize,
+    },
     Record {
         claim: usize,
         intention: Intention,
@@ -82,6 +85,7 @@ pub fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step
     let step = prop_oneof![
         8 => (0..OWNERS, 0..KEYS, repeat).prop_map(|(owner, key, repeat)| Step::Claim { owner, key, repeat }),
         2 => (0..4_usize).prop_map(|claim| Step::Confirm { claim }),
+        2 => (0..4_usize).prop_map(|claim| Step::Reissue { claim }),
         3 => (0..4_usize, intention).prop_map(|(claim, intention)| Step::Record { claim, intention }),
         4 => (0..4_usize, release).prop_map(|(claim, release)| Step::Release { claim, release }),
         2 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposing { owner, key }),
@@ -201,6 +205,22 @@ impl<W: World> Model<W> {
                 if result.is_ok() && self.lease_until[owner] < self.world.now() + lease / 2 {
                     self.lease_until[owner] = self.world.now() + lease;
                 }
+            }
+            Step::Reissue { claim } => {
+                let Some((key, owner, claim)) = self.claim(claim) else { return };
+                let result = self.ledgers[owner].reissue(&claim).await;
+                let Some(entry) = self.current(key, owner, &claim) else {
+                    assert!(matches!(result, Err(LedgerError::LeaseLost)), "{result:?}");
+                    return;
+                };
+                let later = result.unwrap();
+                entry.staged = claim.predecessors.iter().copied().chain([claim.token, later.token]).collect();
+                entry.token = Some(later.token);
+                assert_eq!(later.predecessors[..], entry.staged[..entry.staged.len() - 1]);
+                assert!(self.last_token.is_none_or(|last| last < later.token));
+                self.last_token = Some(later.token);
+                let holder = self.ledgers[owner].owner();
+                self.claims.insert(0, (key, holder, later));
             }
             Step::Record { claim, intention } => {
                 let Some((key, owner, claim)) = self.claim(claim) else { return };

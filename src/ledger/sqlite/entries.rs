@@ -178,6 +178,24 @@ impl Entries<'_> {
         Ok(())
     }
 
+    pub(super) fn reissue(&mut self, claim: Claim) -> Result<Claim, Failure> {
+        let token = self.next_token(&mut (0..0), 1)?;
+        let predecessors: Vec<_> = claim.predecessors.iter().copied().chain([claim.token]).collect();
+        let staged: Vec<_> = predecessors.iter().copied().chain([token]).collect();
+        let changed = self
+            .connection
+            .prepare_cached("UPDATE entry SET token = ?1, staged = ?2 WHERE id = ?3 AND token = ?4 AND owner = ?5")?
+            .execute(params![
+                token.0 as i64,
+                list(&staged),
+                EntryId::of(&claim.key),
+                claim.token.0 as i64,
+                blob(self.owner),
+            ])?;
+        fenced(changed)?;
+        Ok(Claim { token, predecessors, ..claim })
+    }
+
     pub(super) fn record(&self, claim: &Claim, record: &Record, intention: Intention) -> Changed {
         let (staged, gone_at) = self.left(claim, Staged::Gone);
         let disposer = match intention {

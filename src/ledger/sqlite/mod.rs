@@ -218,6 +218,11 @@ impl Ledger for SqliteLedger {
         self.writer.call(move |store| store.entries()?.confirm(id, token)).await
     }
 
+    async fn reissue(&self, claim: &Claim) -> Result<Claim, LedgerError> {
+        let claim = claim.clone();
+        self.writer.call(move |store| store.entries()?.reissue(claim)).await
+    }
+
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {
         let claim = claim.clone();
         self.writer.call(move |store| store.entries()?.record(&claim, &record, intention)).await
