@@ -129,6 +129,7 @@ pub struct RunArgs {
     pub dry_run: bool,
     #[arg(long, help_heading = "Output")]
     pub status_file: Option<String>,
+    #[arg(long, help_heading = "Output")]
     pub termination_log: Option<String>,
 }
 
@@ -209,7 +210,7 @@ impl LedgerArgs {
 impl RunArgs {
     pub(super) fn apply(self, layer: &mut CommandLayer) {
         layer.repeat = if self.force { Repeat::Force } else { Repeat::Skip };
-        layer.set("shutdown.termination-log", self.termination_log.clone());
+        layer.set("shutdown.termination-log", self.termination_log);
         layer.execution = if self.dry_run { Execution::DryRun } else { Execution::Real };
         layer.set("output.status-file", self.status_file);
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -64,7 +64,7 @@ pub(super) struct Shared {
     discovered: AtomicU64,
     pub in_flight: AtomicU64,
     pub sent_bytes: AtomicU64,
-    /// In the order in which they became known; the last one is for rows of no source that is known.
+    /// In the order in which they became known.
     sources: RwLock<Vec<Ended>>,
     retries: [AtomicU64; RetryClass::ALL.len()],
     scans: AtomicU64,
@@ -187,6 +187,10 @@ impl Reporter {
         reporter
     }
 
+    fn sources(&self) -> RwLockReadGuard<'_, Vec<Ended>> {
+        self.0.sources.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// From now on the sources of these names are counted, too, each name for itself.
     pub fn know(&self, names: impl IntoIterator<Item = Arc<str>>) {
         let mut sources = self.0.sources.write().unwrap_or_else(PoisonError::into_inner);
@@ -227,10 +231,12 @@ impl Reporter {
 
     /// A candidate came to its end.
     pub fn finished(&self, row: &Row, at: DateTime<Utc>) {
-        let sources = self.0.sources.read().unwrap_or_else(PoisonError::into_inner);
-        let of_its_source = sources.iter().find(|ended| *ended.source == *row.source);
-        // The pipeline has rows of its sources only.
-        let Some(ended) = of_its_source.or(sources.last()) else { return };
+        let is_known = |sources: &[Ended]| sources.iter().any(|ended| *ended.source == *row.source);
+        if !is_known(&self.sources()) {
+            self.know([row.source.as_str().into()]);
+        }
+        let sources = self.sources();
+        let Some(ended) = sources.iter().find(|ended| *ended.source == *row.source) else { return };
         ended.files[row.status as usize].fetch_add(1, Relaxed);
         match row.status {
             Status::Archived => {
@@ -291,8 +297,7 @@ impl Reporter {
 
     pub fn snapshot(&self) -> Snapshot {
         let shared = &*self.0;
-        let sources = shared.sources.read().unwrap_or_else(PoisonError::into_inner);
-        let sources: Vec<_> = sources.iter().map(|ended| (ended.source.clone(), ended.totals())).collect();
+        let sources: Vec<_> = self.sources().iter().map(|ended| (ended.source.clone(), ended.totals())).collect();
         let mut totals = Totals::default();
         sources.iter().for_each(|(_, of_source)| totals += *of_source);
         let retries_by_class = RetryClass::ALL.map(|class| shared.retries[class as usize].load(Relaxed));

@@ -1,7 +1,6 @@
 //! Connections shared by all jobs of one destination: grown while jobs wait, doubling at most, held back where the
 //! server throttles, and replaced when they break. While the destination is out, every job waits here.
 
-use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -18,8 +17,10 @@ use crate::destination::error::Pressure;
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::Backoff;
 
+mod slot;
 mod state;
 
+pub use slot::Slot;
 pub use state::{BreakerState, PoolState};
 
 /// Connections where the user names no number.
@@ -556,59 +557,5 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.state().waiting -= 1;
-    }
-}
-
-/// A place on a session, given back on drop.
-pub struct Slot {
-    link: Arc<Link>,
-    duty: Duty,
-    load: Load,
-    pool: Arc<Inner>,
-}
-
-impl std::fmt::Debug for Slot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").finish_non_exhaustive()
-    }
-}
-
-impl Deref for Slot {
-    type Target = Session;
-
-    fn deref(&self) -> &Session {
-        &self.link.session
-    }
-}
-
-impl Slot {
-    /// Takes this session out of the pool: nobody gets it any more. Others who have it find out for themselves.
-    pub fn broken(&self) {
-        let mut state = self.pool.state();
-        self.pool.remove(&mut state, &self.link);
-        drop(state);
-        self.pool.changed.notify_waiters();
-    }
-
-    /// The connection the session is on.
-    pub fn connection(&self) -> &Connection {
-        &self.link.connection
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut state = self.pool.state();
-        if let Some(member) = state.members.iter_mut().find(|member| Arc::ptr_eq(&member.link, &self.link)) {
-            member.in_use -= 1;
-            member.large -= usize::from(self.load == Load::Heavy);
-            state.ramp.counted();
-        }
-        if self.duty == Duty::Probe {
-            // Without a verdict so far, the next one tries.
-            state.breaker.unproved(Instant::now());
-        }
-        drop(state);
-        self.pool.changed.notify_one();
     }
 }
