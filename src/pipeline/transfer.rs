@@ -251,8 +251,7 @@ impl<'a> Transfer<'a> {
             self.fence().await?;
         }
         let (staging, wanted) = (self.staging.clone(), self.claim.remote.clone());
-        let delivery =
-            Delivery { staging: &staging, wanted: &wanted, size: self.version.fingerprint.size, rules };
+        let delivery = Delivery { staging: &staging, wanted: &wanted, size: self.version.fingerprint.size, rules };
         if rules.publish == Publish::Direct {
             return self.attempt_direct(session, delivery).await;
         }

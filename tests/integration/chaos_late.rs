@@ -10,6 +10,7 @@ use archiver::failpoint::{Point, VARIABLE};
 use rustix::process::Signal;
 use tokio::sync::Notify;
 
+use crate::push::stop::is_commit;
 use crate::push::{Bench, is_part};
 use crate::support::embedded::Embedded;
 use crate::support::env::{DEADLINE, Running, TestEnv, files, wait_until, write};
@@ -74,7 +75,8 @@ fn a_temporary_file_of_a_killed_run_that_appears_late_is_removed() {
 fn a_temporary_file_of_a_broken_session_that_appears_late_is_removed() {
     let env = TestEnv::new();
     let (server, release, asked) = slow_at(&env, Operation::Open);
-    let bench = Bench::embedded(env, &server);
+    let mut bench = Bench::embedded(env, &server);
+    bench.request_timeout = "2s";
     write(&bench.env.local(), "a.csv", "a");
     // The server owes a reply, and is given up for another session.
     bench.push_local().assert_counts([1, 0, 0, 0]);
@@ -110,4 +112,44 @@ fn a_late_commit_of_a_killed_run_does_not_replace_a_newer_version() {
     // It carries out what it was asked for, and ends.
     server.stop();
     assert_eq!(bench.archived().get(&PathBuf::from("a.csv")), newer.get(&PathBuf::from("a.csv")));
+}
+
+/// A commit is asked for and not answered; on another session the file is sent again, and is half there when the server
+/// gets to what it was asked for first.
+#[test]
+fn a_late_commit_of_a_broken_session_publishes_nothing_of_the_next_attempt() {
+    let env = TestEnv::new();
+    let (send, asked) = channel();
+    let (late, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (commit, write_on) = (late.clone(), go_on.clone());
+    let (is_first, is_second) = (AtomicBool::new(true), AtomicBool::new(true));
+    let server = Embedded::with_faults(&env, move |request: &Request| {
+        let is_ours = request.path.contains("a.csv");
+        if is_ours && is_commit(request) && is_first.swap(false, Ordering::SeqCst) {
+            let _ = send.send("the commit");
+            return Fault::Outlast(commit.clone());
+        }
+        let is_begun = !is_first.load(Ordering::SeqCst);
+        if is_ours && is_begun && request.operation == Operation::Write && is_second.swap(false, Ordering::SeqCst) {
+            let _ = send.send("the next attempt");
+            return Fault::Hold(write_on.clone());
+        }
+        Fault::None
+    });
+    let mut bench = Bench::embedded(env, &server);
+    write(&bench.env.local(), "a.csv", "the whole of it");
+    bench.request_timeout = "5s";
+    let running = Running::start(&mut bench.push([bench.env.local()]));
+    assert_eq!(asked.recv_timeout(DEADLINE), Ok("the commit"));
+    assert_eq!(asked.recv_timeout(DEADLINE), Ok("the next attempt"));
+    late.notify_one();
+    // By the time another file has gone through, the server has done it.
+    let beside = write(bench.env.path(), "beside.csv", "beside");
+    Running::start(&mut bench.push([beside])).finish().assert_code(0);
+    go_on.notify_one();
+    running.finish().assert_code(0);
+    let archived = bench.archived();
+    assert_eq!(archived.len(), 2, "{archived:?}");
+    assert_eq!(archived.get(&PathBuf::from("a.csv")), files(&bench.env.local()).get(&PathBuf::from("a.csv")));
+    bench.assert_no_part();
 }

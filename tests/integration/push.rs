@@ -72,7 +72,7 @@ mod sshd;
 #[path = "push_statuses.rs"]
 mod statuses;
 #[path = "push_stop.rs"]
-mod stop;
+pub mod stop;
 #[path = "push_summary.rs"]
 mod summary;
 #[path = "push_tree.rs"]
