@@ -146,6 +146,8 @@ fn a_late_commit_of_a_broken_session_publishes_nothing_of_the_next_attempt() {
     // By the time another file has gone through, the server has done it.
     let beside = write(bench.env.path(), "beside.csv", "beside");
     Running::start(&mut bench.push([beside])).finish().assert_code(0);
+    let shown = bench.archived().into_keys().collect::<Vec<_>>();
+    assert!(!shown.contains(&PathBuf::from("a.csv")), "what is not written yet is shown: {shown:?}");
     go_on.notify_one();
     running.finish().assert_code(0);
     let archived = bench.archived();
