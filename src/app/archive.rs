@@ -102,7 +102,7 @@ pub async fn archive(
     shutdown: &Shutdown,
 ) -> Ended {
     let started_at = Utc::now();
-    let reporter = Reporter::default();
+    let reporter = Reporter::new(settings.sources.iter().map(|source| source.name.as_str().into()));
     // The address may be set for all commands of an image; a push beside a watch has none of its own.
     let listen = match mode {
         Mode::Push => None,
