@@ -53,7 +53,11 @@ COPY --from=build /image/ /
 # The ledger is /var/lib/archiver/ledger.db, and ~/.ssh/known_hosts is beside it.
 ENV PATH=/usr/local/bin \
     HOME=/var/lib/archiver \
-    XDG_STATE_HOME=/var/lib
+    XDG_STATE_HOME=/var/lib \
+    ARCHIVER_METRICS=:9090
+EXPOSE 9090
+# Of `watch` and `run`; with ARCHIVER_METRICS=none it is always content.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s CMD ["archiver", "health"]
 VOLUME /var/lib/archiver
 # Any other will do as well.
 USER 65532:0

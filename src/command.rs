@@ -128,40 +128,10 @@ fn code(status: WaitStatus) -> u8 {
     code.unwrap_or(u8::MAX)
 }
 
-/// The signals that concern the command.
-#[derive(Debug)]
-pub struct Signals {
-    streams: Vec<(Signal, Stream)>,
-}
-
-impl Signals {
-    /// Installs the handlers for the rest of the process. SIGUSR1 is not among them: it asks this program how far it is.
-    pub fn listen() -> io::Result<Self> {
-        let wanted = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR2];
-        let streams = wanted
-            .into_iter()
-            .map(|wanted| Ok((wanted, signal(SignalKind::from_raw(wanted.as_raw()))?)))
-            .collect::<io::Result<_>>()?;
-        Ok(Self { streams })
-    }
-
-    /// The next one. Cancel-safe.
-    pub async fn next(&mut self) -> Signal {
-        std::future::poll_fn(|context| {
-            for (signal, stream) in &mut self.streams {
-                if let std::task::Poll::Ready(Some(())) = stream.poll_recv(context) {
-                    return std::task::Poll::Ready(*signal);
-                }
-            }
-            std::task::Poll::Pending
-        })
-        .await
-    }
-}
-
-/// Whether a signal has to be passed on. Those that a terminal sends reach its whole process group.
+/// Whether a signal has to be passed on. Those that a terminal sends reach its whole process group, and SIGUSR1 asks this
+/// program how far it is.
 pub fn is_to_be_forwarded(signal: Signal, from_terminal: bool) -> bool {
-    !(from_terminal && [Signal::INT, Signal::QUIT].contains(&signal))
+    signal != Signal::USR1 && !(from_terminal && [Signal::INT, Signal::QUIT].contains(&signal))
 }
 
 #[cfg(test)]

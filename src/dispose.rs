@@ -125,6 +125,19 @@ pub fn restore(root: &RootDir, path: &BelowRoot, key_id: KeyId) -> Result<Option
     job.restore(&original, &aside)
 }
 
+/// Where a file stands hidden that was set aside and could not be given its name back; absolute. What cannot be told
+/// counts as hidden.
+pub fn set_aside(root: &RootDir, path: &BelowRoot, key_id: KeyId) -> Option<PathBuf> {
+    let name = own_name(path.as_path().file_name().unwrap_or_default(), key_id);
+    let absolute = root.path().join(path.as_path()).with_file_name(&name);
+    let found = match Place::of(root, path) {
+        Err(OpenError::Vanished { .. } | OpenError::Symlink { .. }) => return None,
+        Err(_) => return Some(absolute),
+        Ok(original) => original.beside(name).and_then(|aside| aside.stat()),
+    };
+    (found.map(drop) != Err(Errno::NOENT)).then_some(absolute)
+}
+
 /// Disposes of a marker the way its data file was. `key_id` is the data file's. A marker that may speak for other
 /// files too goes with the last of them: it is kept where `speaks_for` says so of the path of any regular file in its
 /// directory. Markers have no versions, so one that is not older than what stands under the data file's name by now is
@@ -197,21 +210,27 @@ impl Job<'_> {
 
     /// Gives a file its name back, or a visible one beside it, which is returned.
     fn restore(&self, original: &Place, aside: &Place) -> Result<Option<PathBuf>, DisposeError> {
-        let mut name = original.name.clone();
-        for number in 1_u32.. {
+        // First without another handle, of which there may be none left.
+        match aside.rename_to(original) {
+            Ok(()) => {
+                reach(Point::PutBack);
+                return Ok(None);
+            }
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(self.failed(errno)),
+        }
+        let mut name = name_beside(&original.name, self.key_id);
+        for number in 2_u32.. {
             let place = original.beside(name).map_err(|errno| self.failed(errno))?;
             match aside.rename_to(&place) {
                 Ok(()) => {
                     reach(Point::PutBack);
-                    return Ok((number > 1).then(|| self.absolute().with_file_name(place.name)));
+                    return Ok(Some(self.absolute().with_file_name(place.name)));
                 }
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(self.failed(errno)),
             }
-            name = match number {
-                1 => name_beside(&original.name, self.key_id),
-                number => fitted("", &original.name, OsStr::new(&format!(".{}-{number}", self.key_id))),
-            };
+            name = fitted("", &original.name, OsStr::new(&format!(".{}-{number}", self.key_id)));
         }
         Err(self.failed(Errno::EXIST))
     }

@@ -130,7 +130,7 @@ mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use rustix::process::{Signal, getpid, kill_process};
+    use rustix::process::Signal;
 
     use super::Point;
 
@@ -176,7 +176,9 @@ mod armed {
         for armed in armed.iter().filter(|armed| armed.point == point) {
             if armed.reached.fetch_add(1, Ordering::SeqCst) + 1 == armed.nth {
                 let _ = std::io::stderr().write_all(format!("failpoint {} reached\n", point.name()).as_bytes());
-                let _ = kill_process(getpid(), armed.signal);
+                // SAFETY: raise(3) takes a number. It goes to this thread, which would go on for a while where another one
+                // were told to stop.
+                unsafe { libc::raise(armed.signal.as_raw()) };
             }
         }
     }

@@ -15,12 +15,12 @@
 //! - [`destination`]: SFTP sessions, and the way of the bytes to their final name
 //! - [`dispose`]: what then happens to the local file
 //! - [`pipeline`]: the workers; `pipeline::transfer` reads top to bottom as the safety argument
-//! - [`report`]: progress, logs and the summary
+//! - [`report`]: progress, logs and the summary; [`monitor`]: metrics, health and the live state, over HTTP
 //! - [`embedded`]: an SFTP server of our own, for the demo and for development; [`demo`]
 //! - [`check`]: would it work? every step of an upload, tried one by one
 //! - [`inspect`]: what the ledger knows, and whether the archive is what it says
 //! - [`failpoint`]: where tests let the program die
-//! - [`app`]: one function a command; [`exit`]: the exit codes; [`shutdown`]: signals;
+//! - [`app`]: one function a command; [`exit`]: the exit codes; [`signals`], [`shutdown`]: when to stop;
 //!   [`command`]: the process that `run` accompanies
 //!
 //! Imports go one way: `main → app → pipeline → components → domain`; components do not import each other.
@@ -43,9 +43,11 @@ pub mod fuzzing;
 pub mod inspect;
 pub mod ledger;
 pub mod localfs;
+pub mod monitor;
 pub mod pipeline;
 pub mod readiness;
 pub mod report;
 pub mod selection;
 pub mod shutdown;
+pub mod signals;
 pub mod source;

@@ -65,6 +65,8 @@ pub struct Waiting<K> {
     next_number: u64,
     /// A file was not held, or gave up its place.
     forgot: bool,
+    /// Of all that are held.
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,15 @@ enum When {
 impl<K: Eq + Hash> Waiting<K> {
     /// Holds at most `capacity` files.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, files: HashMap::new(), order: BTreeMap::new(), for_event: 0, next_number: 0, forgot: false }
+        Self {
+            capacity,
+            files: HashMap::new(),
+            order: BTreeMap::new(),
+            for_event: 0,
+            next_number: 0,
+            forgot: false,
+            bytes: 0,
+        }
     }
 
     /// Takes in what was seen of a file at `now`.
@@ -114,6 +124,7 @@ impl<K: Eq + Hash> Waiting<K> {
             self.for_event += usize::from(when == When::Event);
             self.order.insert(position, Arc::clone(&key));
             let held = Held { fingerprint: seen.fingerprint, since, first_seen, deferral: deferral.clone(), position };
+            self.bytes += seen.fingerprint.size;
             self.files.insert(key, held);
         } else {
             self.forgot = true;
@@ -181,14 +192,29 @@ impl<K: Eq + Hash> Waiting<K> {
         self.files.is_empty()
     }
 
-    /// When the file that waits longest was first seen. Looks at every file.
-    pub fn oldest(&self) -> Option<Instant> {
-        self.files.values().map(|held| held.first_seen).min()
+    /// Since when a file that is seen so has been finished but for its settle time, as far as we know.
+    pub fn finished_since(&self, key: &K, seen: &Observation, now: Instant) -> Instant {
+        match self.files.get(key) {
+            Some(held) if held.deferral == Deferral::Unsettled && held.fingerprint == seen.fingerprint => held.since,
+            _ => now,
+        }
     }
 
-    /// The sum of the sizes in bytes. Looks at every file.
+    /// At most `limit` files that wait longest, the longest first, each with the time it was first seen. Looks at every
+    /// file.
+    pub fn longest(&self, limit: usize) -> Vec<(&K, Fingerprint, Instant, &Deferral)> {
+        let mut files: Vec<_> = self.files.iter().map(|(key, held)| (&**key, held)).collect();
+        if files.len() > limit {
+            files.select_nth_unstable_by_key(limit, |(_, held)| held.first_seen);
+            files.truncate(limit);
+        }
+        files.sort_unstable_by_key(|(_, held)| held.first_seen);
+        files.into_iter().map(|(key, held)| (key, held.fingerprint, held.first_seen, &held.deferral)).collect()
+    }
+
+    /// The sum of the sizes in bytes.
     pub fn bytes(&self) -> u64 {
-        self.files.values().map(|held| held.fingerprint.size).sum()
+        self.bytes
     }
 
     /// Every file that waits, with the version that was seen last and the reason.
@@ -199,6 +225,7 @@ impl<K: Eq + Hash> Waiting<K> {
     fn remove(&mut self, key: &K) -> Option<Held> {
         let held = self.files.remove(key)?;
         self.order.remove(&held.position);
+        self.bytes -= held.fingerprint.size;
         self.for_event -= usize::from(held.position.0 == When::Event);
         Some(held)
     }
@@ -209,9 +236,8 @@ impl<K: Eq + Hash> Waiting<K> {
         }
         match self.order.last_entry() {
             Some(last) if last.key().0 == When::Event && when != When::Event => {
-                let key = last.remove();
-                self.files.remove(&key);
-                self.for_event -= 1;
+                let key = last.get().clone();
+                self.remove(&key);
                 self.forgot = true;
                 true
             }
@@ -249,7 +275,10 @@ mod tests {
         assert_eq!(waiting.next_due(), Some(at(3999)));
         assert!(waiting.due(at(3998), 9).is_empty());
         assert_eq!(waiting.due(at(3999), 9), [Arc::new("a")]);
-        assert_eq!(waiting.oldest(), Some(at(0)));
+        assert_eq!(waiting.bytes(), 2);
+        assert_eq!(waiting.longest(9), [(&"a", quiet(2).fingerprint, at(0), &Deferral::Unsettled)]);
+        assert_eq!(waiting.finished_since(&"a", &quiet(2), at(3999)), at(1999));
+        assert_eq!(waiting.finished_since(&"a", &quiet(3), at(3999)), at(3999));
         assert_eq!(waiting.observe("a", &quiet(2), RULES, at(3999)), Decision::Ready);
         assert!(waiting.is_empty() && waiting.next_due().is_none());
     }

@@ -3,11 +3,11 @@
 //! Signals are one way to ask for it; the command line's other conditions (a file that appears, idleness) call
 //! [`Shutdown::drain`] themselves. Tests do without signals: [`Shutdown::obey`] takes any stream of them.
 
-use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The two stages. Clones share them.
@@ -15,6 +15,9 @@ use tokio_util::sync::CancellationToken;
 pub struct Shutdown {
     draining: CancellationToken,
     now: CancellationToken,
+    handing_over: CancellationToken,
+    /// When draining began.
+    since: Arc<OnceLock<Instant>>,
 }
 
 /// A request to stop, as the system delivers it.
@@ -24,17 +27,6 @@ pub enum StopSignal {
     Terminate,
     /// SIGINT: from a person at a terminal. The second one means it.
     Interrupt,
-}
-
-/// Keeps the signal handlers at work for as long as it lives.
-#[derive(Debug)]
-#[must_use = "dropping it stops listening, and signals would be lost"]
-pub struct SignalListener(AbortHandle);
-
-impl Drop for SignalListener {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Shutdown {
@@ -54,13 +46,34 @@ impl Shutdown {
 
     /// Begins to drain. Calling it again changes nothing.
     pub fn drain(&self) {
+        self.since.get_or_init(Instant::now);
         self.draining.cancel();
     }
 
     /// Stops at once.
     pub fn stop_now(&self) {
-        self.draining.cancel();
+        self.drain();
         self.now.cancel();
+    }
+
+    /// When a grace that began with draining is over. To be asked once it has begun.
+    pub fn over(&self, grace: Duration) -> Instant {
+        *self.since.get_or_init(Instant::now) + grace
+    }
+
+    /// The same stages for one of several engines that follow each other; it alone is told to hand over.
+    pub fn of_one(&self) -> Self {
+        Self { handing_over: CancellationToken::new(), ..self.clone() }
+    }
+
+    /// Asks the engine to make room for its successor: take in nothing more and finish what is in flight.
+    pub fn hand_over(&self) {
+        self.handing_over.cancel();
+    }
+
+    /// Cancelled once a successor waits.
+    pub fn handing_over(&self) -> &CancellationToken {
+        &self.handing_over
     }
 
     /// Follows a stream of signals until it ends: the first one drains, an interrupt after any other stops at once.
@@ -85,20 +98,6 @@ impl Shutdown {
             }
             asked_before = true;
         }
-    }
-
-    /// Installs the handlers of SIGTERM and SIGINT for the rest of the process, before it returns, and follows them in
-    /// a task of the current runtime. To be called once, by the application.
-    pub fn listen(&self) -> io::Result<SignalListener> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let signals = futures::stream::poll_fn(move |context| {
-            if let std::task::Poll::Ready(received) = interrupt.poll_recv(context) {
-                return std::task::Poll::Ready(received.map(|()| StopSignal::Interrupt));
-            }
-            terminate.poll_recv(context).map(|received| received.map(|()| StopSignal::Terminate))
-        });
-        Ok(SignalListener(tokio::spawn(self.clone().obey(signals)).abort_handle()))
     }
 }
 
@@ -135,6 +134,20 @@ mod tests {
         shutdown.drain();
         shutdown.clone().obey(futures::stream::iter([Interrupt])).await;
         assert!(!shutdown.now().is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_hands_over_and_all_drain_in_the_same_grace() {
+        let shutdown = Shutdown::new();
+        let (one, next) = (shutdown.of_one(), shutdown.of_one());
+        one.hand_over();
+        assert!(!next.handing_over().is_cancelled() && !next.draining().is_cancelled());
+        one.drain();
+        let over = Instant::now() + Duration::from_secs(5);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        shutdown.drain();
+        assert_eq!(next.over(Duration::from_secs(5)), over);
+        assert!(next.draining().is_cancelled());
     }
 
     #[tokio::test]

@@ -1,4 +1,6 @@
 //! All integration tests in one binary: a module per feature, real servers, nothing shared.
+#[path = "integration/alerts.rs"]
+mod alerts;
 #[path = "integration/architecture.rs"]
 mod architecture;
 #[path = "integration/bench.rs"]
@@ -28,6 +30,20 @@ mod embedded_protocol;
 mod interop;
 #[path = "integration/ledger.rs"]
 mod ledger;
+#[path = "integration/lifecycle_drain.rs"]
+mod lifecycle_drain;
+#[path = "integration/lifecycle_end.rs"]
+mod lifecycle_end;
+#[path = "integration/lifecycle_places.rs"]
+mod lifecycle_places;
+#[path = "integration/lifecycle_reload.rs"]
+mod lifecycle_reload;
+#[path = "integration/lifecycle_stop.rs"]
+mod lifecycle_stop;
+#[path = "integration/observe.rs"]
+mod observe;
+#[path = "integration/page.rs"]
+mod page;
 #[path = "integration/push.rs"]
 mod push;
 #[path = "integration/relay.rs"]
@@ -50,6 +66,10 @@ mod watch_clock;
 mod watch_crash;
 #[path = "integration/watch_files.rs"]
 mod watch_files;
+#[path = "integration/watch_hung.rs"]
+mod watch_hung;
+#[path = "integration/watch_idle.rs"]
+mod watch_idle;
 #[path = "integration/watch_leftovers.rs"]
 mod watch_leftovers;
 #[path = "integration/watch_lifecycle.rs"]

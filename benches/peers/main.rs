@@ -8,6 +8,8 @@ use std::process::ExitCode;
 mod args;
 mod arrivals;
 mod burst;
+#[path = "../../tests/support/freeze.rs"]
+mod freeze;
 mod link;
 mod live;
 mod machine;

@@ -7,24 +7,29 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
-use tokio::signal::unix::{SignalKind, signal};
+use chrono::{DateTime, Utc};
 use tokio::sync::{mpsc, oneshot};
 
-use super::failed;
-use crate::config::Resolved;
-use crate::config::settings::{Execution, FileList, LedgerLocation, ListOrigin, Settings};
-use crate::domain::{OwnerId, display};
+use super::ending::{Ended, TerminationLog};
+use super::reload::Reload;
+use super::wishes::Wishes;
+use super::{Unsettled, failed, settings};
+use crate::config::Typed;
+use crate::config::settings::{Execution, FileList, LedgerLocation, ListOrigin, OnFailure, Settings};
+use crate::domain::{OwnerId, Row, Status, display};
 use crate::exit::Exit;
 use crate::ledger::{
     Cursor, Ledger, LedgerError, RedisConfig, RedisLedger, RedisPreview, RowFilter, SqliteConfig, SqliteLedger,
 };
+use crate::monitor::{Monitor, Questions};
 use crate::pipeline::build;
 use crate::pipeline::engine::{Engine, Failure, Patience, RunError};
 use crate::pipeline::names::{BadPath, Entry, Named, named};
 use crate::pipeline::run::{Input, run};
-use crate::report::{Console, Progress, Reporter, RowSet, Summary, SummaryHeader, Surface, progress};
+use crate::pipeline::vitals;
+use crate::report::{Console, Progress, Reporter, RowSet, Summary, SummaryHeader, Surface, progress, termination};
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 use crate::source::list::{self, Listed, Lister, Paths};
 
 /// Rows of one page of the summary.
@@ -33,33 +38,44 @@ const PAGE: usize = 500;
 /// How long a second interrupt waits for the run to end in order: a locked ledger, or a dead disk, does not hold it up.
 pub const AT_ONCE: Duration = Duration::from_secs(3);
 
-pub async fn push(resolved: Resolved, console: Console) -> Exit {
-    until_signalled(resolved, Mode::Push, console).await
-}
-
-pub async fn watch(resolved: Resolved, console: Console) -> Exit {
-    until_signalled(resolved, Mode::Watch(None), console).await
-}
-
-async fn until_signalled(resolved: Resolved, mode: Mode, console: Console) -> Exit {
-    let shutdown = Shutdown::new();
-    let _listener = match shutdown.listen() {
-        Ok(listener) => listener,
-        Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
-    };
+/// `push` and `watch`, with the signals that stop them.
+pub async fn until_signalled(typed: Typed, mode: Mode, signals: Signals) -> Exit {
+    let (shutdown, wishes, log) = (Shutdown::new(), Wishes::default(), TerminationLog::default());
+    tokio::spawn(wishes.clone().follow(signals, shutdown.clone()));
     let late = async {
         shutdown.now().cancelled().await;
         tokio::time::sleep(AT_ONCE).await;
     };
-    let mut run = Box::pin(archive(resolved.settings, mode, &console, &shutdown));
-    tokio::select! {
-        exit = &mut run => exit,
+    let mut run = Box::pin(as_typed(&typed, mode, &wishes, &shutdown, &log));
+    let ended = tokio::select! {
+        ended = &mut run => ended,
         () = late => {
             // Its end would wait for the ledger's thread, which waits for the lock. The process ends right after this.
             std::mem::forget(run);
-            Exit::Interrupted
+            Exit::Interrupted.into()
         }
-    }
+    };
+    log.tell(&ended)
+}
+
+/// From what was typed to the summary.
+pub async fn as_typed(typed: &Typed, mode: Mode, wishes: &Wishes, shutdown: &Shutdown, log: &TerminationLog) -> Ended {
+    let (resolved, console) = match settings(typed).await {
+        Ok(settings) => settings,
+        Err(Unsettled::Mistakes(mistakes)) => {
+            log.is_at(mistakes.termination_log.as_deref());
+            return Ended::misconfigured(&mistakes);
+        }
+        Err(Unsettled::Log(console, reason)) => {
+            return Ended::failed(&console, "the log cannot be set up", &reason, None, Exit::Usage);
+        }
+    };
+    log.is_at(resolved.settings.output.termination_log.as_deref());
+    let reload = match mode {
+        Mode::Watch(_) => Some(Reload::new(typed, &resolved).await),
+        Mode::Push => None,
+    };
+    archive(resolved.settings, mode, reload, &console, wishes, shutdown).await
 }
 
 /// Once, or until told to stop.
@@ -67,58 +83,121 @@ async fn until_signalled(resolved: Resolved, mode: Mode, console: Console) -> Ex
 pub enum Mode {
     Push,
     /// Somebody may wait for nothing being wrong with the settings, the ledger and the sources.
-    Watch(Option<oneshot::Sender<()>>),
+    Watch(Option<oneshot::Sender<Ready>>),
+}
+
+/// Nothing is wrong so far: what the command beside a watch has to know of it.
+#[derive(Debug)]
+pub struct Ready {
+    pub console: Console,
+    pub on_failure: OnFailure,
+    pub grace: Duration,
 }
 
 /// A whole run, from the ledger's opening to the summary.
-pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown: &Shutdown) -> Exit {
-    let (started_at, began) = (Utc::now(), Instant::now());
-    let settings = Arc::new(settings);
+pub async fn archive(
+    settings: Settings,
+    mode: Mode,
+    reload: Option<Reload>,
+    console: &Console,
+    wishes: &Wishes,
+    shutdown: &Shutdown,
+) -> Ended {
+    let started_at = Utc::now();
+    let reporter = Reporter::new(settings.sources.iter().map(|source| source.name.as_str().into()));
+    // The address may be set for all commands of an image; a push beside a watch has none of its own.
+    let listen = match mode {
+        Mode::Push => None,
+        Mode::Watch(_) => settings.metrics.listen,
+    };
+    let status_file = settings.output.status_file.clone();
+    let monitor = match Monitor::start(listen, status_file, hostname(), started_at, reporter.clone()).await {
+        Ok(monitor) => monitor,
+        Err(error) => {
+            return Ended::failed(console, error.what(), &error.to_string(), Some(error.hint()), Exit::Usage);
+        }
+    };
+    let told = Told { console, reporter, monitor: &monitor, started_at };
+    let ended = observed(settings, mode, reload, told, wishes, shutdown).await;
+    monitor.finish(ended.exit.code()).await;
+    ended
+}
+
+/// Whom a run tells how it is.
+struct Told<'a> {
+    console: &'a Console,
+    reporter: Reporter,
+    monitor: &'a Monitor,
+    started_at: DateTime<Utc>,
+}
+
+/// The same, with whoever looks at it.
+async fn observed(
+    settings: Settings,
+    mode: Mode,
+    mut reload: Option<Reload>,
+    told: Told<'_>,
+    wishes: &Wishes,
+    shutdown: &Shutdown,
+) -> Ended {
+    let Told { console, reporter, monitor, started_at } = told;
+    let began = Instant::now();
     let ledger = match open_ledger(&settings).await {
         Ok(ledger) => ledger,
-        Err(error) => return failed(console, "the ledger cannot be opened", &error.to_string(), None, Exit::Usage),
+        Err(error) => {
+            return Ended::failed(console, "the ledger cannot be opened", &error.to_string(), None, Exit::Usage);
+        }
     };
-    let reporter = Reporter::new();
     let patience = match &mode {
         Mode::Push => Patience::Once,
         Mode::Watch(_) => Patience::Persistent,
     };
-    let built = build::engine(settings.clone(), ledger.clone(), reporter.clone(), patience, hostname());
-    let (engine, bad) = match built {
+    let opened_at = Utc::now();
+    let build = |settings: Settings| {
+        reporter.know(settings.sources.iter().map(|source| source.name.as_str().into()));
+        build::engine(settings.into(), ledger.clone(), reporter.clone(), patience, hostname(), opened_at)
+    };
+    let (engine, bad) = match build(settings) {
         Ok(built) => built,
         Err(error) => {
-            return failed(console, "the settings cannot be used", &error.to_string(), error.hint(), Exit::Usage);
+            let (why, hint) = (error.to_string(), error.hint());
+            return Ended::failed(console, "the settings cannot be used", &why, hint, Exit::Usage);
         }
     };
     if let Mode::Watch(_) = &mode {
-        let files = engine.sources.iter().flat_map(|source| &source.entries).filter_map(|entry| match entry {
-            Entry::File(candidate) => Some(format!(
-                "{} is a file; name its directory, and the file with `--include`",
-                display::path(&candidate.absolute())
-            )),
-            Entry::Directory(_) => None,
-        });
-        let unusable: Vec<_> = bad.iter().map(|bad| bad.reason.clone()).chain(files).collect();
-        for reason in &unusable {
-            failed(console, "a source cannot be watched", reason, None, Exit::Usage);
-        }
-        if !unusable.is_empty() {
-            return Exit::Usage;
+        let mut unusable = unwatchable(&engine, &bad).into_iter();
+        if let Some(first) = unusable.next() {
+            let ended = Ended::failed(console, "a source cannot be watched", &first, None, Exit::Usage);
+            for reason in unusable {
+                failed(console, "a source cannot be watched", &reason, None, Exit::Usage);
+            }
+            return ended;
         }
     }
     let engine = Arc::new(engine);
     let input = match input(&engine, &mode, bad) {
         Ok(input) => input,
-        Err(error) => return failed(console, "the list of files cannot be read", &error, None, Exit::Usage),
+        Err(error) => return Ended::failed(console, "the list of files cannot be read", &error, None, Exit::Usage),
     };
     if let Mode::Watch(Some(ready)) = mode {
         // Nobody waits any more where it was told to stop meanwhile.
-        let _ = ready.send(());
+        let (on_failure, grace) = (engine.settings.on_failure, engine.settings.watch.grace);
+        let _ = ready.send(Ready { console: console.clone(), on_failure, grace });
     }
     let progress = Progress::start(console, reporter.clone());
-    let result = tokio::select! {
-        result = run(engine.clone(), input, shutdown) => result,
-        never = tell_when_asked(&reporter, console) => match never {},
+    let rebuild = |settings| match build(settings) {
+        Ok((engine, bad)) => match unwatchable(&engine, &bad) {
+            unusable if unusable.is_empty() => Ok(engine),
+            unusable => Err(unusable),
+        },
+        Err(error) => {
+            let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            Err(vec![format!("{error}{hint}")])
+        }
+    };
+    let (engine, result) = tokio::select! {
+        ended = run_all(engine, input, reload.as_mut(), wishes, rebuild, monitor, shutdown) => ended,
+        never = tell_when_asked(&reporter, console, wishes) => match never {},
     };
     progress.finish();
 
@@ -129,28 +208,109 @@ pub async fn archive(settings: Settings, mode: Mode, console: &Console, shutdown
         totals,
         elapsed: began.elapsed(),
     };
-    let exit = conclude(&engine, result, shutdown, console).await;
-    if let Err(reason) = summarize(&engine, header).await {
-        failed(console, "the summary cannot be written", &reason, None, exit);
-        return if exit == Exit::Done { Exit::SomeFailed } else { exit };
+    let mut ended = conclude(&engine, result, shutdown, console).await;
+    (ended.totals, ended.files) = (ledger.totals().await.ok(), unsuccessful(&*ledger).await);
+    if patience == Patience::Persistent {
+        tell_of_leftovers(&ended);
     }
-    if let Err(error) = ledger.finish().await {
+    if let Err(reason) = summarize(&engine, header).await {
+        let exit = if ended.exit == Exit::Done { Exit::SomeFailed } else { ended.exit };
+        let unsaid = Ended::failed(console, "the summary cannot be written", &reason, None, exit);
+        ended = Ended { exit, reason: ended.reason.or(unsaid.reason), ..ended };
+    } else if let Err(error) = ledger.finish().await {
         tracing::warn!(%error, "the ledger could not be closed in order; the next run tidies up");
     }
-    exit
+    ended
 }
 
-/// SIGUSR1: says how far the run is, and goes on.
-async fn tell_when_asked(reporter: &Reporter, console: &Console) -> Infallible {
-    match signal(SignalKind::user_defined1()) {
-        Ok(mut asked) => {
-            while asked.recv().await.is_some() {
-                console.line(&progress::interim(&reporter.snapshot()));
-            }
-        }
-        Err(error) => tracing::warn!(%error, "SIGUSR1 cannot be handled"),
+/// What the engine can be asked at any time.
+fn questions(engine: &Arc<Engine>) -> Questions {
+    let (asked, of_places) = (engine.clone(), engine.clone());
+    Questions {
+        vitals: Box::new(move || vitals::vitals(&asked)),
+        free_bytes: Arc::new(move || vitals::free_bytes(&of_places)),
     }
-    std::future::pending().await
+}
+
+/// One engine after the other, a new one whenever the configuration has changed; gives the last one, and how it ended.
+async fn run_all(
+    mut engine: Arc<Engine>,
+    mut input: Input,
+    mut reload: Option<&mut Reload>,
+    wishes: &Wishes,
+    rebuild: impl Fn(Settings) -> Result<Engine, Vec<String>>,
+    monitor: &Monitor,
+    shutdown: &Shutdown,
+) -> (Arc<Engine>, Result<(), RunError>) {
+    loop {
+        monitor.attach(questions(&engine));
+        let one = shutdown.of_one();
+        let mut running = Box::pin(run(engine.clone(), input, &one));
+        let successor = async {
+            if let Some(reload) = &mut reload
+                && let Some(successor) = shutdown.draining().run_until_cancelled(reload.next(wishes, &rebuild)).await
+            {
+                return successor;
+            }
+            // There is none to come, or it is too late for one.
+            std::future::pending().await
+        };
+        let successor = tokio::select! {
+            result = &mut running => return (engine, result),
+            successor = successor => successor,
+        };
+        one.hand_over();
+        let result = running.await;
+        if result.is_err() || engine.failure().is_some() || shutdown.now().is_cancelled() {
+            return (engine, result);
+        }
+        tracing::info!("the new configuration holds");
+        (engine, input) = (successor, Input::Watch);
+    }
+}
+
+/// Why a watch cannot begin, for each of its paths.
+fn unwatchable(engine: &Engine, bad: &[BadPath]) -> Vec<String> {
+    let files = engine.sources.iter().flat_map(|source| &source.entries).filter_map(|entry| match entry {
+        Entry::File(candidate) => Some(format!(
+            "{} is a file; name its directory, and the file with `--include`",
+            display::path(&candidate.absolute())
+        )),
+        Entry::Directory(_) => None,
+    });
+    bad.iter().map(|bad| bad.reason.clone()).chain(files).collect()
+}
+
+/// Nobody may ever read the summary of a service.
+fn tell_of_leftovers(ended: &Ended) {
+    let left = ended.files.iter().filter(|row| row.status == Status::Deferred);
+    for row in left.clone() {
+        let (path, reason) = (display::path(&row.path), row.reason.as_deref().unwrap_or_default());
+        tracing::warn!(%path, reason, "left for the next run");
+    }
+    let more = ended.totals.map_or(0, |totals| totals.deferred).saturating_sub(left.count() as u64);
+    if more > 0 {
+        tracing::warn!("left for the next run: {more} more, which the summary names");
+    }
+}
+
+/// Some of the files that failed or were left.
+async fn unsuccessful(ledger: &dyn Ledger) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for status in [Status::Failed, Status::Deferred] {
+        let page = ledger.rows(RowFilter::Status(status), Cursor::default(), termination::FILES).await;
+        rows.extend(page.into_iter().flat_map(|(rows, _)| rows));
+    }
+    rows.truncate(termination::FILES);
+    rows
+}
+
+/// Says how far the run is whenever somebody wants to know.
+async fn tell_when_asked(reporter: &Reporter, console: &Console, wishes: &Wishes) -> Infallible {
+    loop {
+        wishes.progress.notified().await;
+        console.line(&progress::interim(&reporter.snapshot()));
+    }
 }
 
 pub(super) async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {
@@ -220,19 +380,21 @@ fn listed(engine: &Arc<Engine>, files: FileList) -> Result<mpsc::Receiver<Named>
 }
 
 /// The exit code, and the error that ended the run early.
-async fn conclude(engine: &Engine, result: Result<(), RunError>, shutdown: &Shutdown, console: &Console) -> Exit {
+async fn conclude(engine: &Engine, result: Result<(), RunError>, shutdown: &Shutdown, console: &Console) -> Ended {
     if shutdown.now().is_cancelled() {
-        return Exit::Interrupted;
+        return Exit::Interrupted.into();
     }
     match (engine.failure(), result) {
         (Some(Failure::Destination(error)), _) => {
-            failed(console, &error.what, &error.why, error.hint.as_deref(), Exit::Destination)
+            Ended::failed(console, &error.what, &error.why, error.hint.as_deref(), Exit::Destination)
         }
-        (_, Err(error)) => failed(console, "the run ended early", &error.to_string(), None, Exit::SomeFailed),
+        (_, Err(error)) => Ended::failed(console, "the run ended early", &error.to_string(), None, Exit::SomeFailed),
         (_, Ok(())) => match engine.ledger.totals().await {
-            Ok(totals) if Exit::from_totals(&totals) == Exit::Done && engine.was_cut_short() => Exit::WorkLeft,
-            Ok(totals) => Exit::from_totals(&totals),
-            Err(error) => failed(console, "the totals cannot be read", &error.to_string(), None, Exit::SomeFailed),
+            Ok(totals) if Exit::from_totals(&totals) == Exit::Done && engine.was_cut_short() => Exit::WorkLeft.into(),
+            Ok(totals) => Exit::from_totals(&totals).into(),
+            Err(error) => {
+                Ended::failed(console, "the totals cannot be read", &error.to_string(), None, Exit::SomeFailed)
+            }
         },
     }
 }

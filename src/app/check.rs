@@ -5,21 +5,28 @@ use std::time::Instant;
 
 use chrono::Utc;
 
-use super::failed;
+use super::wishes::Wishes;
+use super::{failed, settings};
 use crate::check::report::{Live, Report};
-use crate::config::Resolved;
+use crate::config::Typed;
 use crate::config::settings::SummaryFormat;
 use crate::exit::Exit;
+use crate::report::Surface;
 use crate::report::summary::write_text_file;
-use crate::report::{Console, Surface};
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 
-pub async fn run(resolved: Resolved, console: Console) -> Exit {
+pub async fn run(typed: Typed, signals: Signals) -> Exit {
     let (started_at, began) = (Utc::now(), Instant::now());
     let shutdown = Shutdown::new();
-    let listener = match shutdown.listen() {
-        Ok(listener) => listener,
-        Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
+    tokio::spawn(Wishes::default().follow(signals, shutdown.clone()));
+    let resolved = tokio::select! {
+        resolved = settings(&typed) => resolved,
+        () = shutdown.now().cancelled() => return Exit::Interrupted,
+    };
+    let (resolved, console) = match resolved {
+        Ok(resolved) => resolved,
+        Err(unsettled) => return unsettled.tell(),
     };
     let settings = &resolved.settings;
     let output = &settings.output;
@@ -32,7 +39,6 @@ pub async fn run(resolved: Resolved, console: Console) -> Exit {
     let mut report = Report::new(destinations, live);
     let exit = crate::check::run(settings, resolved.file.as_deref(), rand::random, &mut report, &shutdown).await;
     report.conclude(began.elapsed());
-    drop(listener);
     if shown_live {
         return exit;
     }

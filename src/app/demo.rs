@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use chrono::Utc;
 
 use super::archive::{Mode, archive};
+use super::wishes::Wishes;
 use super::{failed, print};
 use crate::cli::DemoArgs;
 use crate::demo::{Afterwards, Place, Step, Timing, World, arrivals, setup, tree};
@@ -17,19 +18,17 @@ use crate::embedded::Server;
 use crate::exit::Exit;
 use crate::report::Console;
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 
 /// Between two looks at what stands on the server.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Far longer than it ever takes: it only turns a hang into a summary of what is missing.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-pub async fn run(args: DemoArgs, console: Console) -> Exit {
+pub async fn run(args: DemoArgs, console: Console, signals: Signals) -> Exit {
     // Before anything is made: a signal from now on leads past the cleaning up.
-    let signals = Shutdown::new();
-    let listener = match signals.listen() {
-        Ok(listener) => listener,
-        Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
-    };
+    let stop = Shutdown::new();
+    tokio::spawn(Wishes::default().follow(signals, stop.clone()));
     let afterwards = if args.keep { Afterwards::Keep } else { Afterwards::Remove };
     let place = match &args.dir {
         Some(directory) => Place::at(directory, afterwards),
@@ -40,7 +39,7 @@ pub async fn run(args: DemoArgs, console: Console) -> Exit {
         Err(error) => return failed(&console, "the demo has no place", &error.to_string(), None, Exit::Usage),
     };
     let story = Story { console: (!args.log.quiet).then_some(&console), began: Instant::now() };
-    let exit = match show(&place, &story, &console, &signals, args.log.quiet).await {
+    let exit = match show(&place, &story, &console, &stop, args.log.quiet).await {
         Ok(exit) => exit,
         Err(error) => {
             let why = error.chain().skip(1).map(ToString::to_string).collect::<Vec<_>>().join(": ");
@@ -53,7 +52,6 @@ pub async fn run(args: DemoArgs, console: Console) -> Exit {
         let what = format!("{} cannot be removed", display::path(&root));
         failed(&console, &what, &error.to_string(), None, exit);
     }
-    drop(listener);
     exit
 }
 
@@ -72,11 +70,11 @@ async fn show(
     let (ready, to_come) = (world.ready().to_vec(), world.to_come());
     story.open(place, &server, &url, ready.len(), &to_come);
 
-    let shutdown = Shutdown::new();
-    let mut running = pin!(archive(settings, Mode::Watch(None), console, &shutdown));
+    let (shutdown, wishes) = (Shutdown::new(), Wishes::default());
+    let mut running = pin!(archive(settings, Mode::Watch(None), None, console, &wishes, &shutdown));
     let acted = tokio::select! {
         // It should not end before it is told to; its exit code says why it did.
-        exit = &mut running => return Ok(exit),
+        ended = &mut running => return Ok(ended.exit),
         () = signals.draining().cancelled() => {
             story.tell("interrupted: stopping and cleaning up");
             shutdown.stop_now();
@@ -86,7 +84,7 @@ async fn show(
         acted = play(world, place, story, &ready, &to_come) => acted,
     };
     shutdown.drain();
-    let exit = running.await;
+    let exit = running.await.exit;
     acted.context("the demo's application cannot write")?;
     server.shutdown().await;
 

@@ -3,71 +3,156 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use archive::Mode;
+use ending::{Ended, TerminationLog};
+use rustix::process::Signal;
 use tokio::runtime::Runtime;
 
 use crate::cli::{Cli, Command, ConfigCommand};
 use crate::config::settings::{LogSettings, OutputSettings};
-use crate::config::{self, CommandKind, CommandLayer, Environment, Resolved};
+use crate::config::{self, CommandKind, CommandLayer, ConfigErrors, Environment, Resolved, Typed};
 use crate::domain::display;
 use crate::exit::Exit;
-use crate::report::{Console, error, logging};
+use crate::monitor::client::Question;
+use crate::report::{Colour, Console, error, logging};
+use crate::signals::{Held, Signals};
 
 mod archive;
 mod check;
 mod demo;
+mod ending;
+mod health;
 mod inspect;
+mod reload;
 mod run;
 mod runtime;
 mod serve;
 mod verify;
+mod wishes;
 
 /// Runs one command line, from arguments to exit code.
 pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
+    let held = Held::hold();
     runtime::keep_secrets();
     let arguments: Vec<_> = arguments.into_iter().collect();
     let cli = match Cli::parse_from_arguments(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
+            held.let_go();
             // It quotes arguments as they are, so it is asked for anew with harmless ones.
             let shown = arguments.iter().map(|argument| display::path(Path::new(argument)).to_string());
             let error = Cli::parse_from_arguments(shown).err().unwrap_or(error);
             // Help and version go to standard output and are no error. A reader that went away needs neither.
             let _ = error.print();
-            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            if !error.use_stderr() {
+                return Exit::Done;
+            }
+            let text = error.to_string();
+            let reason = text.lines().next().map(|line| line.trim_start_matches("error: ").to_owned());
+            return TerminationLog::of_arguments(&arguments).tell(&Ended { reason, ..Exit::Usage.into() });
         }
     };
     let environment = Environment::of_process();
+    let typed = |command, kind| Typed { command, environment: environment.clone(), kind };
     match cli.command {
-        Command::Push(args) => with_settings(args.layer(), &environment, CommandKind::Push, archive::push),
-        Command::Watch(args) => with_settings(args.layer(), &environment, CommandKind::Watch, archive::watch),
+        Command::Push(args) => {
+            let typed = typed(args.layer(), CommandKind::Push);
+            start(held, &PUSH, |signals| archive::until_signalled(typed, Mode::Push, signals))
+        }
+        Command::Watch(args) => {
+            let typed = typed(args.layer(), CommandKind::Watch);
+            start(held, &WATCH, |signals| archive::until_signalled(typed, Mode::Watch(None), signals))
+        }
         Command::Run(args) => {
             let command = args.command.clone();
-            with_settings(args.layer(), &environment, CommandKind::Watch, |resolved, console| {
-                run::run(resolved, command, environment.secrets().collect(), console)
-            })
+            let typed = typed(args.layer(), CommandKind::Watch);
+            start(held, &RUN, |signals| run::run(typed, command, signals))
         }
-        Command::Check(args) => with_settings(args.layer(), &environment, CommandKind::Check, check::run),
-        Command::Verify(args) => with_settings(args.layer(), &environment, CommandKind::Check, |resolved, console| {
-            verify::run(resolved, args, console)
-        }),
-        Command::Status(args) => {
-            with_settings(args.layer(), &environment, CommandKind::Inspect, |resolved, console| {
-                inspect::status(resolved, args, console)
-            })
+        Command::Check(args) => {
+            let typed = typed(args.layer(), CommandKind::Check);
+            start(held, &STOP, |signals| check::run(typed, signals))
         }
-        Command::Retry(args) => with_settings(args.layer(), &environment, CommandKind::Inspect, |resolved, console| {
-            inspect::retry(resolved, args, console)
-        }),
         Command::Demo(args) => {
-            with_log(args.log.clone().layer(), &environment, CommandKind::Demo, |console| demo::run(args, console))
+            let layer = args.log.clone().layer();
+            start(held, &STOP, |signals| async move {
+                match console_of(&layer, &environment, CommandKind::Demo) {
+                    Ok(console) => demo::run(args, console, signals).await,
+                    Err(exit) => exit,
+                }
+            })
         }
         Command::Serve(args) => {
-            with_log(args.log.clone().layer(), &environment, CommandKind::Serve, |console| serve::run(args, console))
+            let layer = args.log.clone().layer();
+            start(held, &STOP, |signals| async move {
+                match console_of(&layer, &environment, CommandKind::Serve) {
+                    Ok(console) => serve::run(args, console, signals).await,
+                    Err(exit) => exit,
+                }
+            })
+        }
+        short => {
+            held.let_go();
+            answer(short, &environment)
+        }
+    }
+}
+
+/// The signals that each command has a handler for. SIGHUP ends a push, as it ends any program whose terminal is gone.
+const STOP: [Signal; 2] = [Signal::TERM, Signal::INT];
+const PUSH: [Signal; 3] = [Signal::TERM, Signal::INT, Signal::USR1];
+const WATCH: [Signal; 4] = [Signal::TERM, Signal::INT, Signal::USR1, Signal::HUP];
+/// What concerns the command, and what this program is asked.
+const RUN: [Signal; 6] = [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT, Signal::USR2, Signal::USR1];
+
+/// Runs a command that lives for a while. Its signals have handlers before anything of it is done.
+fn start<F: Future<Output = Exit>>(held: Held, wanted: &[Signal], command: impl FnOnce(Signals) -> F) -> Exit {
+    let runtime = match runtime::start() {
+        Ok(runtime) => runtime,
+        Err(error) => return cannot_start(&error),
+    };
+    let signals = {
+        let _within = runtime.enter();
+        Signals::listen(wanted)
+    };
+    held.let_go();
+    match signals {
+        Ok(signals) => finish(runtime, |runtime| runtime.block_on(command(signals))),
+        Err(error) => {
+            eprintln!("{}", error::render("signals cannot be handled", Some(&error.to_string()), None, Colour::Plain));
+            Exit::Usage
+        }
+    }
+}
+
+/// Commands that answer a question, change nothing on the server and may be killed at any time.
+fn answer(command: Command, environment: &Environment) -> Exit {
+    let typed = |command, kind| Typed { command, environment: environment.clone(), kind };
+    match command {
+        Command::Health(args) => {
+            let question = if args.ready { Question::Ready } else { Question::Alive };
+            let layer = args.layer();
+            let console = Console::stderr(&OutputSettings { quiet: layer.quiet, ..OutputSettings::default() });
+            match config::resolve_metrics(&layer, environment) {
+                Ok((metrics, origin)) => health::run(&metrics, &origin, question, &console),
+                Err(mistakes) => usage(&mistakes),
+            }
+        }
+        Command::Verify(args) => {
+            let typed = typed(args.layer(), CommandKind::Check);
+            with_settings(typed, |resolved, console| verify::run(resolved, args, console))
+        }
+        Command::Status(args) => {
+            let typed = typed(args.layer(), CommandKind::Inspect);
+            with_settings(typed, |resolved, console| inspect::status(resolved, args, console))
+        }
+        Command::Retry(args) => {
+            let typed = typed(args.layer(), CommandKind::Inspect);
+            with_settings(typed, |resolved, console| inspect::retry(resolved, args, console))
         }
         Command::Config(args) => match args.command {
             ConfigCommand::Show(show) => {
                 let format = show.format;
-                match config::resolve(&show.layer(), &environment, CommandKind::Show) {
+                match config::resolve(&show.layer(), environment, CommandKind::Show) {
                     Ok(resolved) => {
                         warn(&resolved.warnings);
                         print(|out| config::show::write(&resolved, format, out))
@@ -80,51 +165,78 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
         },
         Command::Completions(args) => print(|out| crate::cli::completions::write(args.shell, out)),
         Command::Man => print(crate::cli::man::write),
+        Command::Push(_)
+        | Command::Watch(_)
+        | Command::Run(_)
+        | Command::Check(_)
+        | Command::Demo(_)
+        | Command::Serve(_) => unreachable!("they live for a while"),
     }
 }
 
-/// Resolves the settings, sets the log up and runs a command with them.
-fn with_settings<F: Future<Output = Exit>>(
-    layer: CommandLayer,
-    environment: &Environment,
-    kind: CommandKind,
-    command: impl FnOnce(Resolved, Console) -> F,
-) -> Exit {
-    let resolved = match config::resolve(&layer, environment, kind) {
-        Ok(resolved) => resolved,
-        Err(mistakes) => return usage(&mistakes),
+/// Settings and log, and then the command.
+fn with_settings<F: Future<Output = Exit>>(typed: Typed, command: impl FnOnce(Resolved, Console) -> F) -> Exit {
+    let runtime = match runtime::start() {
+        Ok(runtime) => runtime,
+        Err(error) => return cannot_start(&error),
     };
+    finish(runtime, |runtime| {
+        runtime.block_on(async {
+            match settings(&typed).await {
+                Ok((resolved, console)) => command(resolved, console).await,
+                Err(unsettled) => unsettled.tell(),
+            }
+        })
+    })
+}
+
+fn cannot_start(error: &io::Error) -> Exit {
+    eprintln!("{}", error::render("the program cannot start", Some(&error.to_string()), None, Colour::Plain));
+    Exit::Usage
+}
+
+/// Why there are no settings to work with.
+enum Unsettled {
+    Mistakes(ConfigErrors),
+    /// The log cannot be set up.
+    Log(Console, String),
+}
+
+impl Unsettled {
+    fn tell(self) -> Exit {
+        match self {
+            Self::Mistakes(mistakes) => usage(&mistakes),
+            Self::Log(console, reason) => failed(&console, "the log cannot be set up", &reason, None, Exit::Usage),
+        }
+    }
+}
+
+/// Resolves the settings, and sets the log up.
+async fn settings(typed: &Typed) -> Result<(Resolved, Console), Unsettled> {
+    // The file may be a pipe that nobody writes to, or lie on a server that does not answer.
+    let resolving = tokio::task::spawn_blocking({
+        let typed = typed.clone();
+        move || typed.resolve()
+    });
+    let resolved = resolving.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    let resolved = resolved.map_err(Unsettled::Mistakes)?;
     let console = Console::stderr(&resolved.settings.output);
     if let Err(reason) = logging::init(&resolved.settings.log, &console) {
-        return failed(&console, "the log cannot be set up", &reason, None, Exit::Usage);
+        return Err(Unsettled::Log(console, reason));
     }
     for warning in &resolved.warnings {
         console.line(&format!("warning: {warning}"));
     }
-    match runtime::start() {
-        Ok(runtime) => finish(runtime, |runtime| runtime.block_on(command(resolved, console))),
-        Err(error) => failed(&console, "the program cannot start", &error.to_string(), None, Exit::Usage),
-    }
+    Ok((resolved, console))
 }
 
-/// The same for commands that read no configuration.
-fn with_log<F: Future<Output = Exit>>(
-    layer: CommandLayer,
-    environment: &Environment,
-    kind: CommandKind,
-    command: impl FnOnce(Console) -> F,
-) -> Exit {
-    let log: LogSettings = match config::resolve_log(&layer, environment, kind) {
-        Ok(log) => log,
-        Err(mistakes) => return usage(&mistakes),
-    };
+/// The log alone, for commands that read no configuration.
+fn console_of(layer: &CommandLayer, environment: &Environment, kind: CommandKind) -> Result<Console, Exit> {
+    let log: LogSettings = config::resolve_log(layer, environment, kind).map_err(|mistakes| usage(&mistakes))?;
     let console = Console::stderr(&OutputSettings { quiet: layer.quiet, ..OutputSettings::default() });
-    if let Err(reason) = logging::init(&log, &console) {
-        return failed(&console, "the log cannot be set up", &reason, None, Exit::Usage);
-    }
-    match runtime::start() {
-        Ok(runtime) => finish(runtime, |runtime| runtime.block_on(command(console))),
-        Err(error) => failed(&console, "the program cannot start", &error.to_string(), None, Exit::Usage),
+    match logging::init(&log, &console) {
+        Ok(()) => Ok(console),
+        Err(reason) => Err(failed(&console, "the log cannot be set up", &reason, None, Exit::Usage)),
     }
 }
 

@@ -10,76 +10,110 @@ use rustix::process::Signal;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::archive::{AT_ONCE, Mode, archive};
-use super::failed;
-use crate::command::{Running, Signals, StartError, is_to_be_forwarded};
-use crate::config::Resolved;
+use super::archive::{AT_ONCE, Mode, Ready, as_typed};
+use super::ending::{Ended, TerminationLog};
+use super::wishes::Wishes;
+use crate::command::{Running, StartError, is_to_be_forwarded};
+use crate::config::Typed;
 use crate::config::settings::OnFailure;
 use crate::exit::Exit;
 use crate::report::Console;
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 
 /// Starts the command once the watch is ready, and ends with both.
-pub async fn run(resolved: Resolved, command: Vec<OsString>, secrets: Vec<String>, console: Console) -> Exit {
-    let shutdown = Shutdown::new();
-    let mut signals = match Signals::listen() {
-        Ok(signals) => signals,
-        Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
-    };
-    let (on_failure, grace) = (resolved.settings.on_failure, resolved.settings.watch.grace);
-    let (ready, is_ready) = oneshot::channel();
+pub async fn run(typed: Typed, command: Vec<OsString>, signals: Signals) -> Exit {
+    let log = TerminationLog::default();
+    let ended = together(&typed, command, signals, &log).await;
+    log.tell(&ended)
+}
+
+async fn together(typed: &Typed, command: Vec<OsString>, mut signals: Signals, log: &TerminationLog) -> Ended {
+    let (shutdown, wishes) = (Shutdown::new(), Wishes::default());
+    let (ready, mut is_ready) = oneshot::channel();
     // On the heap, so that it can be left where it stands.
-    let mut archiving = Box::pin(archive(resolved.settings, Mode::Watch(Some(ready)), &console, &shutdown));
-    tokio::select! {
+    let mut archiving = Box::pin(as_typed(typed, Mode::Watch(Some(ready)), &wishes, &shutdown, log));
+    let Ready { console, on_failure, grace } = tokio::select! {
         biased;
         // What is wrong was said; the command is not started.
-        exit = &mut archiving => return exit,
-        _ = is_ready => {}
-        _ = signals.next() => {
+        ended = &mut archiving => return ended,
+        Ok(ready) = &mut is_ready => ready,
+        () = asked_to_stop(&mut signals, &wishes) => {
             shutdown.drain();
-            return archiving.await;
+            return tokio::select! {
+                ended = &mut archiving => ended,
+                () = interrupted(&mut signals) => {
+                    // It has not come far: a ledger that is locked, a file that cannot be read.
+                    std::mem::forget(archiving);
+                    Exit::Interrupted.into()
+                }
+            };
         }
-    }
+    };
     let mut supervisor = Supervisor {
         signals,
         shutdown: &shutdown,
+        wishes: &wishes,
         on_failure,
         grace,
         interrupted: Interrupted::No,
         from_terminal: std::io::stdin().is_terminal(),
     };
     let mut archived = None;
-    let code = match Running::start(&command, secrets) {
-        Ok(mut running) => supervisor.accompany(&mut running, pin!(&mut archiving), &mut archived).await,
+    let complaint = match Running::start(&command, typed.environment.secrets()) {
+        Ok(mut running) => match supervisor.accompany(&mut running, pin!(&mut archiving), &mut archived).await {
+            0 => None,
+            code => Some((code, format!("the command exited with {code}"))),
+        },
         Err(error) => cannot_start(&error, &console),
     };
     shutdown.drain();
-    let exit = match archived {
-        Some(exit) => exit,
+    let ended = match archived {
+        Some(ended) => ended,
         None => match supervisor.drain(pin!(&mut archiving)).await {
-            Some(exit) => exit,
+            Some(ended) => ended,
             None => {
                 // Its end would wait for the ledger's thread. The process ends right after this.
                 std::mem::forget(archiving);
-                Exit::Interrupted
+                Exit::Interrupted.into()
             }
         },
     };
-    match code {
-        0 => exit,
-        code => Exit::Command(code),
+    match complaint {
+        None => ended,
+        Some((code, complaint)) => {
+            let archived = ended.reason.as_deref().unwrap_or(ended.exit.meaning());
+            let reason = format!("{complaint}; archiving: {archived}");
+            Ended { exit: Exit::Command(code), reason: Some(reason), ..ended }
+        }
     }
 }
 
-fn cannot_start(error: &StartError, console: &Console) -> u8 {
+/// Until a signal comes that would end the command, were there one.
+async fn asked_to_stop(signals: &mut Signals, wishes: &Wishes) {
+    loop {
+        match signals.next().await {
+            Signal::TERM | Signal::INT | Signal::QUIT => return,
+            other => wishes.note(other),
+        }
+    }
+}
+
+async fn interrupted(signals: &mut Signals) {
+    while signals.next().await != Signal::INT {}
+}
+
+fn cannot_start(error: &StartError, console: &Console) -> Option<(u8, String)> {
     let hint = "check the words after `--`: the first one is looked for in PATH";
-    failed(console, "the command cannot be started", &error.to_string(), Some(hint), Exit::Command(error.code()));
-    error.code()
+    let exit = Exit::Command(error.code());
+    let ended = Ended::failed(console, "the command cannot be started", &error.to_string(), Some(hint), exit);
+    Some((error.code(), ended.reason.unwrap_or_default()))
 }
 
 struct Supervisor<'a> {
     signals: Signals,
     shutdown: &'a Shutdown,
+    wishes: &'a Wishes,
     on_failure: OnFailure,
     grace: Duration,
     interrupted: Interrupted,
@@ -97,8 +131,8 @@ impl Supervisor<'_> {
     async fn accompany(
         &mut self,
         running: &mut Running,
-        mut archiving: std::pin::Pin<&mut impl Future<Output = Exit>>,
-        archived: &mut Option<Exit>,
+        mut archiving: std::pin::Pin<&mut impl Future<Output = Ended>>,
+        archived: &mut Option<Ended>,
     ) -> u8 {
         let mut patience = None;
         loop {
@@ -116,10 +150,11 @@ impl Supervisor<'_> {
                         tracing::info!(?signal, "passed on to the command");
                         running.signal(signal);
                     }
+                    self.wishes.note(signal);
                 }
-                exit = &mut archiving, if archived.is_none() => {
-                    *archived = Some(exit);
-                    patience = self.tell_of_the_end(exit, running);
+                ended = &mut archiving, if archived.is_none() => {
+                    patience = self.tell_of_the_end(ended.exit, running);
+                    *archived = Some(ended);
                 }
                 () = sleep_until(patience) => {
                     tracing::warn!("the command did not stop within the grace: killing it");
@@ -155,15 +190,17 @@ impl Supervisor<'_> {
     }
 
     /// Until archiving ends; `None` where a second interrupt does not wait for it any longer.
-    async fn drain(&mut self, mut archiving: std::pin::Pin<&mut impl Future<Output = Exit>>) -> Option<Exit> {
+    async fn drain(&mut self, mut archiving: std::pin::Pin<&mut impl Future<Output = Ended>>) -> Option<Ended> {
         let mut late = self.shutdown.now().is_cancelled().then(|| Instant::now() + AT_ONCE);
         loop {
             tokio::select! {
-                exit = &mut archiving => return Some(exit),
+                ended = &mut archiving => return Some(ended),
                 signal = self.signals.next() => {
                     if signal == Signal::INT && self.interrupt() == Interrupted::Once {
                         self.shutdown.stop_now();
                         late = Some(Instant::now() + AT_ONCE);
+                    } else if is_a_wish(signal) {
+                        self.wishes.note(signal);
                     } else {
                         tracing::info!("still draining");
                     }
@@ -177,6 +214,11 @@ impl Supervisor<'_> {
     fn interrupt(&mut self) -> Interrupted {
         std::mem::replace(&mut self.interrupted, Interrupted::Once)
     }
+}
+
+/// Whether a signal asks for something else than an end.
+fn is_a_wish(signal: Signal) -> bool {
+    [Signal::USR1, Signal::HUP].contains(&signal)
 }
 
 async fn sleep_until(when: Option<Instant>) {

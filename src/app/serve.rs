@@ -1,19 +1,18 @@
 //! `serve`: the embedded SFTP server until a signal.
 
 use super::failed;
+use super::wishes::Wishes;
 use crate::cli::ServeArgs;
 use crate::embedded::serve::{self, PasswordSource, ServeOptions};
 use crate::embedded::{HostKey, Quirks};
 use crate::exit::Exit;
 use crate::report::Console;
 use crate::shutdown::Shutdown;
+use crate::signals::Signals;
 
-pub async fn run(args: ServeArgs, console: Console) -> Exit {
+pub async fn run(args: ServeArgs, console: Console, signals: Signals) -> Exit {
     let shutdown = Shutdown::new();
-    let _listener = match shutdown.listen() {
-        Ok(listener) => listener,
-        Err(error) => return failed(&console, "signals cannot be handled", &error.to_string(), None, Exit::Usage),
-    };
+    tokio::spawn(Wishes::default().follow(signals, shutdown.clone()));
     let options = ServeOptions {
         listen: args.listen,
         root: args.root,

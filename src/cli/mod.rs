@@ -14,6 +14,7 @@ pub mod check;
 pub mod completions;
 pub mod config;
 pub mod demo;
+pub mod health;
 pub mod man;
 pub mod push;
 pub mod retry;
@@ -28,6 +29,7 @@ pub use check::CheckArgs;
 pub use completions::CompletionsArgs;
 pub use config::{ConfigArgs, ConfigCommand, ShowArgs};
 pub use demo::DemoArgs;
+pub use health::HealthArgs;
 pub use push::PushArgs;
 pub use retry::RetryArgs;
 pub use run::RunCommandArgs;
@@ -72,6 +74,8 @@ pub enum Command {
     Run(Box<RunCommandArgs>),
     /// Probe the destination: configuration, network, host key, authentication, rights, server features.
     Check(Box<CheckArgs>),
+    /// Ask a running archiver whether it is alive, or ready.
+    Health(HealthArgs),
     /// Audit the remote archive against the ledger.
     Verify(Box<VerifyArgs>),
     /// Say what the ledger knows: files by state, failures, the oldest waiting; how much comes in.

@@ -20,6 +20,7 @@ where there is no such command, 126 where it cannot be executed), else the exit 
 Signals:
   SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR2  are passed on to the command; once it has ended, what is ready or becomes
                                              ready within --grace is archived
+  SIGHUP                                     is also taken as the wish to read the configuration again
   SIGINT again                               kills the command and stops at once
   SIGUSR1                                    prints how far it is to standard error";
 

@@ -129,6 +129,10 @@ pub struct RunArgs {
     /// Say what would happen, touch nothing on either side
     #[arg(short = 'n', long)]
     pub dry_run: bool,
+    #[arg(long, help_heading = "Output")]
+    pub status_file: Option<String>,
+    #[arg(long, help_heading = "Output")]
+    pub termination_log: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Args)]
@@ -207,9 +211,11 @@ impl LedgerArgs {
 }
 
 impl RunArgs {
-    pub(super) fn apply(&self, layer: &mut CommandLayer) {
+    pub(super) fn apply(self, layer: &mut CommandLayer) {
         layer.repeat = if self.force { Repeat::Force } else { Repeat::Skip };
+        layer.set("shutdown.termination-log", self.termination_log);
         layer.execution = if self.dry_run { Execution::DryRun } else { Execution::Real };
+        layer.set("output.status-file", self.status_file);
     }
 }
 

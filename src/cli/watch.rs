@@ -17,6 +17,7 @@ Examples:
 Signals:
   SIGTERM, SIGINT  finish what is ready or becomes ready within --grace, print the summary
   SIGINT again     stop at once
+  SIGHUP           read the configuration, keys and passwords again; what is wrong with it is said, and changes nothing
   SIGUSR1          print how far it is to standard error";
 
 #[derive(Debug, Args)]
@@ -46,6 +47,8 @@ pub struct WatchingArgs {
     pub watcher: Option<String>,
     #[arg(long)]
     pub scan_interval: Option<String>,
+    #[arg(long)]
+    pub metrics: Option<String>,
 }
 
 impl WatchArgs {
@@ -66,5 +69,6 @@ impl WatchingArgs {
         layer.set("watch.idle-exit", self.idle_exit);
         layer.set("watch.watcher", self.watcher);
         layer.set("watch.scan-interval", self.scan_interval);
+        layer.set("metrics.listen", self.metrics);
     }
 }

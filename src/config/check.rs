@@ -4,7 +4,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
 use super::settings::SummaryRows;
-use crate::domain::{ByteRate, HumanDuration, MarkerPattern, RedisUrl, glob};
+use crate::domain::{ByteRate, HumanDuration, ListenAddress, MarkerPattern, RedisUrl, glob};
 
 /// No timer of the program needs more, and sums of such durations cannot overflow a clock.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 60 * 60);
@@ -30,6 +30,11 @@ pub fn optional_interval(text: &str) -> Result<Option<Duration>, String> {
 
 /// A rate, or `none`.
 pub fn optional_rate(text: &str) -> Result<Option<ByteRate>, String> {
+    if text == "none" { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// An address to listen on, or `none`.
+pub fn optional_address(text: &str) -> Result<Option<ListenAddress>, String> {
     if text == "none" { Ok(None) } else { text.parse().map(Some) }
 }
 

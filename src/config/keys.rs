@@ -195,6 +195,11 @@ pub static KEYS: &[Key] = &[
     Key::new("ledger.dedupe", "HOW", "Whether bytes that are archived already are skipped under another name; this version has only off")
         .default("off")
         .words(&["off"], |text| check::only("off", text)),
+    Key::new("metrics.listen", "ADDR", "Serve metrics, health and a status page over HTTP there: 127.0.0.1:9090, or :9090 for all addresses of this machine; `none` for nowhere")
+        .flag("--metrics")
+        .short("ARCHIVER_METRICS")
+        .default("none")
+        .check(|text| check::optional_address(text).map(drop)),
     Key::new("log.format", "FORMAT", "Format of the log on standard error")
         .flag("--log-format")
         .short("ARCHIVER_LOG_FORMAT")
@@ -220,6 +225,11 @@ pub static KEYS: &[Key] = &[
         .flag("--summary-rows")
         .default("100")
         .check(|text| check::rows(text).map(drop)),
+    Key::new("output.status-file", "FILE", "Keep the live state as JSON in this file, written anew at most once a second")
+        .flag("--status-file")
+        .short("ARCHIVER_STATUS_FILE")
+        .example(r#""/run/archiver/status.json""#)
+        .check(check::path),
     Key::new("output.progress", "WHEN", "Progress on standard error; auto: where that is a terminal")
         .flag("--progress")
         .default("auto")
@@ -244,6 +254,11 @@ pub static KEYS: &[Key] = &[
         .flag("--grace")
         .default("25s")
         .check(|text| check::duration(text).map(drop)),
+    Key::new("shutdown.termination-log", "FILE", "Write one short line of JSON to this file at the end: the exit code, why, and what was left")
+        .flag("--termination-log")
+        .short("ARCHIVER_TERMINATION_LOG")
+        .example(r#""/dev/termination-log""#)
+        .check(check::path),
     Key::new("run.on-failure", "ACTION", "What `run` does with its command once archiving has failed for good: nothing, ask it to stop (SIGTERM), or stop it (SIGTERM, and SIGKILL when the grace is over)")
         .flag("--on-failure")
         .default("ignore")

@@ -24,6 +24,23 @@ pub struct Merged {
     pub sources: Vec<Values>,
 }
 
+impl Merged {
+    /// The keys that have another value in the other one, wherever it comes from; `source` where any source has.
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let same = |one: Option<&Entry>, other: Option<&Entry>| match (one, other) {
+            // What relative paths are relative to is a part of the value.
+            (Some(one), Some(other)) => one.value == other.value && one.origin.directory() == other.origin.directory(),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        let same_in = |one: &Values, other: &Values, key: &Key| same(one.get(key.name), other.get(key.name));
+        let keys = KEYS.iter().filter(|key| !same_in(&self.values, &other.values, key)).map(|key| key.name);
+        let mut sources = self.sources.iter().zip(&other.sources);
+        let are_same = self.sources.len() == other.sources.len()
+            && sources.all(|(one, other)| KEYS.iter().all(|key| same_in(one, other, key)));
+        keys.chain((!are_same).then_some("source")).collect()
+    }
+}
+
 impl Layers {
     fn all(&self) -> [&Layer; 4] {
         [&self.flags, &self.environment, &self.file, &self.defaults]

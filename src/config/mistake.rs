@@ -1,6 +1,7 @@
 //! What is wrong with a configuration: every mistake, each with its place, its key and what to do.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::layer::Origin;
 use crate::domain::display;
@@ -45,7 +46,11 @@ impl fmt::Display for Mistake {
 
 /// All mistakes of a configuration, never none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigErrors(Vec<Mistake>);
+pub struct ConfigErrors {
+    mistakes: Vec<Mistake>,
+    /// Where the end is to be told all the same.
+    pub termination_log: Option<PathBuf>,
+}
 
 impl ConfigErrors {
     /// An error if there is a mistake. The same mistake found twice counts once; those of the file come first, by
@@ -64,17 +69,17 @@ impl ConfigErrors {
             };
             (std::cmp::Reverse(mistake.origin.as_ref().map(Origin::rank)), line)
         });
-        if distinct.is_empty() { Ok(()) } else { Err(Self(distinct)) }
+        if distinct.is_empty() { Ok(()) } else { Err(Self { mistakes: distinct, termination_log: None }) }
     }
 
     pub fn mistakes(&self) -> &[Mistake] {
-        &self.0
+        &self.mistakes
     }
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.as_slice() {
+        match self.mistakes.as_slice() {
             [mistake] => mistake.fmt(f),
             mistakes => {
                 write!(f, "the configuration has {} mistakes:", mistakes.len())?;

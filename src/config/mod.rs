@@ -31,7 +31,7 @@ pub use environment::Environment;
 pub use layer::CommandLayer;
 pub use merge::Merged;
 pub use mistake::{ConfigErrors, Mistake};
-use settings::{LogSettings, Settings};
+use settings::{LogSettings, MetricsSettings, Settings};
 
 #[cfg(test)]
 mod tests;
@@ -57,6 +57,20 @@ pub enum CommandKind {
     Demo,
     /// `config show`: needs nothing, and shows the defaults of `watch`.
     Show,
+}
+
+/// What was typed in, and what surrounds the process: all there is to resolve, now and whenever the file has changed.
+#[derive(Debug, Clone)]
+pub struct Typed {
+    pub command: CommandLayer,
+    pub environment: Environment,
+    pub kind: CommandKind,
+}
+
+impl Typed {
+    pub fn resolve(&self) -> Result<Resolved, ConfigErrors> {
+        resolve(&self.command, &self.environment, self.kind)
+    }
 }
 
 /// A configuration without mistakes.
@@ -104,7 +118,10 @@ pub(crate) fn resolve_read(
     let settings = resolve::resolve(command, &merged, kind, environment.path("HOME"), &mut missing);
     let complete = readable == Syntax::Sound && syntax == Syntax::Sound;
     mistakes.extend(missing.into_iter().filter(|mistake| complete || mistake.origin.is_some()));
-    ConfigErrors::unless_empty(mistakes)?;
+    ConfigErrors::unless_empty(mistakes).map_err(|mut errors| {
+        errors.termination_log = resolve::termination_log(&merged, environment.path("HOME"));
+        errors
+    })?;
     match settings {
         Some(settings) => Ok(Resolved { settings, merged, warnings, file: file.map(|file| file.path) }),
         None => unreachable!("a resolver that gives nothing has named a mistake"),
@@ -125,6 +142,27 @@ pub fn resolve_log(
     match log {
         Some(log) => Ok(log),
         None => unreachable!("both keys of the log have a default"),
+    }
+}
+
+/// Where metrics are served, and whether anybody said so. Of the file too, so that `health` asks where `watch` listens;
+/// mistakes of other keys are not its matter.
+pub fn resolve_metrics(
+    command: &CommandLayer,
+    environment: &Environment,
+) -> Result<(MetricsSettings, Origin), ConfigErrors> {
+    let mut others = Vec::new();
+    let asked = environment.path("ARCHIVER_CONFIG").map(|path| (path, Origin::Variable("ARCHIVER_CONFIG".into())));
+    let file = file::read(asked, environment).unwrap_or_default();
+    let (layers, _, _) = gather(command, environment, CommandKind::Show, file.as_ref(), &mut others);
+    let merged = layers.merge(&mut others);
+    let origin = merged.values.get("metrics.listen").map_or(Origin::Default, |entry| entry.origin.clone());
+    let mut mistakes = Vec::new();
+    let metrics = resolve::metrics(&merged, &mut mistakes);
+    ConfigErrors::unless_empty(mistakes)?;
+    match metrics {
+        Some(metrics) => Ok((metrics, origin)),
+        None => unreachable!("the key of the metrics has a default"),
     }
 }
 

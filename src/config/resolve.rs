@@ -49,6 +49,7 @@ impl Resolver<'_> {
         let retry = self.retry(values);
         let pool = self.pool(values);
         let ledger = self.ledger(values, kind);
+        let metrics = self.metrics(values);
         let log = self.log(values);
         let output = self.output(values, command);
         let watch = self.watch(values);
@@ -60,6 +61,7 @@ impl Resolver<'_> {
             retry: retry?,
             pool: pool?,
             ledger: ledger?,
+            metrics: metrics?,
             log: log?,
             output: output?,
             watch: watch?,
@@ -350,6 +352,10 @@ impl Resolver<'_> {
         Some(RedisSettings { url, password, password_file, ca_file, prefix: prefix?, replicas: replicas? })
     }
 
+    fn metrics(&mut self, values: &Values) -> Option<MetricsSettings> {
+        Some(MetricsSettings { listen: self.value(values, "metrics.listen", check::optional_address)? })
+    }
+
     fn log(&mut self, values: &Values) -> Option<LogSettings> {
         let format = self.value(values, "log.format", str::parse);
         let filter = self.value(values, "log.level", |text| check::log_filter(text).map(|()| text.to_owned()));
@@ -364,8 +370,10 @@ impl Resolver<'_> {
             summary: summary?,
             summary_file: self.path(values, "output.summary-file"),
             summary_rows: summary_rows?,
+            status_file: self.path(values, "output.status-file"),
             progress: progress?,
             quiet: command.quiet,
+            termination_log: self.path(values, "shutdown.termination-log"),
         })
     }
 
@@ -384,9 +392,19 @@ impl Resolver<'_> {
     }
 }
 
+/// Where the end is told, whatever else may be wrong.
+pub(super) fn termination_log(merged: &Merged, home: Option<PathBuf>) -> Option<PathBuf> {
+    Resolver { home, mistakes: &mut Vec::new() }.path(&merged.values, "shutdown.termination-log")
+}
+
 /// The settings of the log alone, for commands that need no others.
 pub(super) fn log(merged: &Merged, mistakes: &mut Vec<Mistake>) -> Option<LogSettings> {
     Resolver { home: None, mistakes }.log(&merged.values)
+}
+
+/// Where metrics are served.
+pub(super) fn metrics(merged: &Merged, mistakes: &mut Vec<Mistake>) -> Option<MetricsSettings> {
+    Resolver { home: None, mistakes }.metrics(&merged.values)
 }
 
 /// An absolute path without `.` and `..`, by its text alone: for comparing what a person wrote, not for opening it.

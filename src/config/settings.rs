@@ -36,12 +36,20 @@ pub struct Settings {
     pub retry: RetrySettings,
     pub pool: PoolSettings,
     pub ledger: LedgerSettings,
+    pub metrics: MetricsSettings,
     pub log: LogSettings,
     pub output: OutputSettings,
     pub watch: WatchSettings,
     pub on_failure: OnFailure,
     pub repeat: crate::domain::Repeat,
     pub execution: Execution,
+}
+
+impl Settings {
+    /// Whether anybody may ask at any time how the run is.
+    pub fn is_observed(&self) -> bool {
+        self.metrics.listen.is_some() || self.output.status_file.is_some()
+    }
 }
 
 /// A list of files that somebody else made.
@@ -107,6 +115,18 @@ pub struct DestinationSettings {
     pub verify: Verify,
     pub on_conflict: OnConflict,
     pub fsync: Fsync,
+}
+
+impl DestinationSettings {
+    /// The files that are read to reach it.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let ssh_config = match &self.ssh_config {
+            SshConfigFile::Path(path) => Some(path),
+            SshConfigFile::Default | SshConfigFile::None => None,
+        };
+        let single = [&self.passphrase_file, &self.password_file].into_iter().flatten().chain(ssh_config);
+        self.identities.iter().chain(&self.certificates).chain(&self.known_hosts).chain(single)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -189,6 +209,12 @@ pub struct RedisSettings {
     pub replicas: u16,
 }
 
+#[derive(Debug, Clone, Default)]
+pub struct MetricsSettings {
+    /// `None` for no server at all.
+    pub listen: Option<ListenAddress>,
+}
+
 #[derive(Debug, Clone)]
 pub struct LogSettings {
     pub format: LogFormat,
@@ -209,8 +235,12 @@ pub struct OutputSettings {
     /// Instead of standard output.
     pub summary_file: Option<PathBuf>,
     pub summary_rows: SummaryRows,
+    /// The live state as JSON.
+    pub status_file: Option<PathBuf>,
     pub progress: ProgressMode,
     pub quiet: bool,
+    /// One short line at the end, for whoever looks after the process.
+    pub termination_log: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -27,6 +27,7 @@ fn good(key: &Key, choice: usize) -> String {
         "ledger.prefix" => of(&["archiver", "team-1/a.b:c"]),
         "ledger.lease" => of(&["1s", "1h 30m"]),
         "log.level" => of(&["info", "warn,archiver=debug"]),
+        "metrics.listen" => of(&["none", ":9090", "[::1]:80"]),
         "pool.limit-rate" => of(&["none", "20MiB"]),
         // The one must not exceed the other.
         "retry.initial-backoff" => of(&["250ms", "1s"]),

@@ -135,3 +135,13 @@ impl Totals {
         self.archived + self.skipped + self.deferred + self.failed
     }
 }
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.archived += other.archived;
+        self.skipped += other.skipped;
+        self.deferred += other.deferred;
+        self.failed += other.failed;
+        self.bytes += other.bytes;
+    }
+}

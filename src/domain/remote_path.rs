@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Component, Path};
 
+use sha2::{Digest, Sha256};
+
 use super::name::{MAX_BYTES, escape, truncated};
 use super::{KeyId, Sha256Digest, Token};
 
@@ -83,7 +85,9 @@ impl RemotePath {
     }
 
     /// The name used where other bytes have the first choice: `<stem>.<first 8 digits of the SHA-256><extension>`.
-    /// It follows from the bytes alone, so that trying again never makes a second copy.
+    /// It follows from the name and the bytes alone, so that trying again never makes a second copy. Where the whole would
+    /// pass 255 bytes, the stem is cut, and the first 8 digits of the SHA-256 of the name follow: names that begin alike
+    /// never meet.
     pub fn conflicting(&self, digest: &Sha256Digest) -> Self {
         let name = self.name();
         // A leading dot starts a hidden name, not an extension.
@@ -92,9 +96,14 @@ impl RemotePath {
             _ => (name, ""),
         };
         let digest = &digest.to_string()[..8];
+        let whole = format!("{stem}.{digest}{extension}");
+        if whole.len() <= MAX_BYTES {
+            return self.sibling(&whole);
+        }
+        let of_name = &Sha256Digest(Sha256::digest(name).into()).to_string()[..8];
         let extension = truncated(extension, MAX_BYTES / 2);
-        let stem = truncated(stem, MAX_BYTES - extension.len() - 1 - digest.len());
-        self.sibling(&format!("{stem}.{digest}{extension}"))
+        let stem = truncated(stem, MAX_BYTES - extension.len() - 1 - digest.len() - of_name.len());
+        self.sibling(&format!("{stem}.{digest}{of_name}{extension}"))
     }
 }
 
@@ -106,6 +115,8 @@ impl fmt::Display for RemotePath {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KEY: KeyId = KeyId([0xab; 16]);
@@ -159,7 +170,32 @@ mod tests {
         assert_eq!(name("/up/a.tar.gz"), "/up/a.tar.5a5a5a5a.gz");
         assert_eq!(name("/up/README"), "/up/README.5a5a5a5a");
         assert_eq!(name("/up/.profile"), "/up/.profile.5a5a5a5a");
+        // The longest one of which nothing is cut.
+        let (stem, longest) = ("x".repeat(242), format!("/up/{}.5a5a5a5a.csv", "x".repeat(242)));
+        assert_eq!(name(&format!("/up/{stem}.csv")), longest);
+        assert!(name(&format!("/up/{stem}x.csv")).starts_with(&format!("/up/{}.5a5a5a5a", &stem[8..])));
         assert!(RemotePath::new(name(&format!("/up/{}.csv", "x".repeat(251)))).name().len() <= MAX_BYTES);
         assert!(RemotePath::new(name(&format!("/up/x.{}", "y".repeat(250)))).name().len() <= MAX_BYTES);
+    }
+
+    /// Names about as long as can be, that differ in their length and their last bytes.
+    fn names() -> impl Strategy<Value = String> {
+        let xs = |lengths: std::ops::RangeInclusive<usize>| lengths.prop_map(|length| "x".repeat(length));
+        let extension = prop_oneof![3 => xs(0..=3), 1 => xs(124..=130)];
+        (xs(100..=250), "[a.]{0,3}", "[.]?", extension, "[a.]{0,2}")
+            .prop_map(|(stem, end, dot, extension, last)| stem + &end + &dot + &extension + &last)
+            .prop_filter("a name that a server takes", |name| name.len() <= MAX_BYTES)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases * 64, ..Default::default() })]
+        /// Two files of the same bytes are never taken for one.
+        #[test]
+        fn different_names_have_different_conflict_names(one in names(), other in names(), digest: [u8; 32]) {
+            let digest = Sha256Digest(digest);
+            let [first, second] = [&one, &other].map(|name| RemotePath::new(format!("/up/{name}")).conflicting(&digest));
+            prop_assert_eq!(first == second, one == other);
+            prop_assert!(first.name().len() <= MAX_BYTES && first.name() != one);
+        }
     }
 }

@@ -84,6 +84,8 @@ pub enum Fault {
     Flood(Bytes),
     /// Carried out once someone calls `notify_one`, or when the server shuts down.
     Hold(Arc<Notify>),
+    /// As `Hold`, also where the connection has ended by then: a server that is slow, and carries out what it was sent.
+    Outlast(Arc<Notify>),
 }
 
 /// The hook. Any `Fn(&Request) -> Fault` is one. It is called in the order of each session's requests, from several

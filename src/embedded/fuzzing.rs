@@ -133,7 +133,7 @@ fn answers(served: &Path, requests: &[u8]) -> Vec<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let store = Store { root: Root::open(served).unwrap(), quirks: Quirks::default(), quota: None };
     let cut = CancellationToken::new();
-    let session = Sftp { store: Arc::new(store), faults: None, connection: 0, cut: cut.clone() };
+    let session = Sftp { store: Arc::new(store), faults: None, connection: 0, cut: cut.clone(), closing: cut.clone() };
     runtime.block_on(async {
         let (client, server) = tokio::io::duplex(1 << 16);
         let (mut from, mut to) = tokio::io::split(client);

@@ -90,6 +90,7 @@ pub(super) struct Shared {
     pub(super) faults: Option<Arc<dyn Faults>>,
     pub(super) tasks: TaskTracker,
     login_grace: Duration,
+    pub(super) closing: CancellationToken,
 }
 
 /// Connections at the same time; more are closed at once, as OpenSSH does beyond `MaxStartups`.
@@ -140,14 +141,16 @@ impl Server {
             keepalive_interval: Some(Duration::from_secs(30)),
             ..server::Config::default()
         });
+        let stop = CancellationToken::new();
         let shared = Arc::new(Shared {
             users: config.users,
             store: Arc::new(Store { root, quirks: config.quirks, quota }),
             faults: config.faults,
             tasks: tasks.clone(),
             login_grace: config.login_grace,
+            closing: stop.clone(),
         });
-        let server = Self { address, public_key, stop: CancellationToken::new(), cut: CancellationToken::new(), tasks };
+        let server = Self { address, public_key, stop, cut: CancellationToken::new(), tasks };
         server.tasks.spawn(accept(listener, ssh, shared, server.stop.clone(), server.cut.clone()));
         Ok(server)
     }

@@ -26,6 +26,8 @@ pub(super) struct Sftp {
     pub(super) connection: u64,
     /// Cuts the SSH connection, and is cancelled when it ends.
     pub(super) cut: CancellationToken,
+    /// The server ends.
+    pub(super) closing: CancellationToken,
 }
 
 impl Sftp {
@@ -101,6 +103,9 @@ impl Sftp {
                 Fault::Flood(bytes) => return self.flood(bytes, &replies).await,
                 Fault::DropConnection => return self.drop_connection(),
                 Fault::Hold(released) => self.or_cut(released.notified()).await?,
+                Fault::Outlast(released) => {
+                    self.closing.run_until_cancelled(released.notified()).await;
+                }
                 Fault::None
                 | Fault::DropAfter
                 | Fault::ReplyLost

@@ -119,6 +119,7 @@ impl Handler for Connection {
             faults: self.shared.faults.clone(),
             connection: self.number,
             cut: self.cut.clone(),
+            closing: self.shared.closing.clone(),
         };
         let handle = session.handle();
         let run = async move {

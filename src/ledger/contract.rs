@@ -352,6 +352,67 @@ pub async fn a_forced_repetition_falls_back_to_its_record(world: impl World) {
     assert!(orphan_keys(&*a).await.is_empty());
 }
 
+/// The server may carry out what a dead owner asked for after its successor looked.
+pub async fn names_that_are_gone_are_looked_for_once_more(world: impl World) {
+    let (a, b) = (world.join().await, world.join().await);
+    let orphans = async || b.orphans(DESTINATION, Cursor::default(), 10).await.unwrap().0;
+    let record = record("/1/x", world.now());
+    let dead = claim(&*a, "recorded", "/1/x").await;
+    claim(&*a, "forgotten", "/1/y").await;
+    world.kill(a).await;
+    let heir = claim(&*b, "recorded", "/2/x").await;
+    b.record(&heir, record.clone(), Intention::LeaveAlone).await.unwrap();
+    let other = claim(&*b, "forgotten", "/2/y").await;
+    b.release(&other, Release::Forget { staged: Staged::Gone }).await.unwrap();
+    assert!(orphans().await.is_empty(), "not at once");
+    assert_eq!(recorded(ask(&*b, request("recorded", "/3/x")).await), record);
+    world.pass(b.lease());
+    b.renew().await.unwrap();
+    let found: Vec<_> = orphans().await.into_iter().map(|orphan| (orphan.key, orphan.state, orphan.gone)).collect();
+    let expected = [
+        (key("recorded"), OrphanState::Recorded, vec![dead.token]),
+        (key("forgotten"), OrphanState::Unfinished, other.predecessors.clone()),
+    ];
+    assert_eq!(found, expected);
+    for name in ["recorded", "forgotten"] {
+        let last = claimed(ask(&*b, forced(name, "/4")).await);
+        assert_eq!(last.remote.as_str(), if name == "recorded" { "/1/x" } else { "/1/y" });
+        b.release(&last, Release::Forget { staged: Staged::Nothing }).await.unwrap();
+    }
+    assert!(orphans().await.is_empty());
+    assert_eq!(recorded(ask(&*b, request("recorded", "/5/x")).await), record);
+    assert_eq!(claim(&*b, "forgotten", "/5/y").await.remote.as_str(), "/5/y");
+    // One that nobody died at leaves nothing.
+    let plain = claim(&*b, "plain", "/p").await;
+    b.release(&plain, Release::Forget { staged: Staged::Gone }).await.unwrap();
+    assert_eq!(claim(&*b, "plain", "/q").await.remote.as_str(), "/q");
+}
+
+/// What could bring an older version to a name after a newer one.
+pub async fn rivals_are_other_versions_for_the_same_name(world: impl World) {
+    let (a, b) = (world.join().await, world.join().await);
+    let version = |name: &str, mtime_ns: i64, remote: &str| {
+        let mut request = request(name, remote);
+        request.key.fingerprint.mtime_ns += mtime_ns;
+        request
+    };
+    let path = request("x", "/x").local_path;
+    let old = claimed(ask(&*a, version("x", 0, "/x")).await);
+    claimed(ask(&*a, version("x", 1, "/elsewhere/x")).await);
+    let other_file = ClaimRequest { local_path: "/other/file".into(), ..version("y", 0, "/x") };
+    claimed(ask(&*a, other_file).await);
+    let new = claimed(ask(&*b, version("x", 2, "/x")).await);
+    let staged = |claim: &Claim| claim.remote.staging(claim.key.id(), claim.token);
+    assert_eq!(b.rivals(&new, &path).await.unwrap(), [staged(&old)]);
+    assert_eq!(a.rivals(&old, &path).await.unwrap(), [staged(&new)]);
+    world.kill(a).await;
+    assert_eq!(b.rivals(&new, &path).await.unwrap(), [staged(&old)]);
+    let heir = claimed(ask(&*b, version("x", 0, "/x")).await);
+    assert_eq!(b.rivals(&new, &path).await.unwrap(), [staged(&old), staged(&heir)]);
+    b.release(&heir, unfinished(Staged::Gone)).await.unwrap();
+    assert!(b.rivals(&new, &path).await.unwrap().is_empty());
+}
+
 pub async fn disposals_without_an_end_are_found(world: impl World) {
     let (a, b) = (world.join().await, world.join().await);
     for name in ["begun", "ended", "never"] {
@@ -373,7 +434,24 @@ pub async fn disposals_without_an_end_are_found(world: impl World) {
     assert_eq!(undisposed_keys(&*b).await, [key("begun")]);
     b.disposing(&key("begun")).await.unwrap();
     assert!(undisposed_keys(&*b).await.is_empty());
+    // It cannot be done now: whoever looks next takes it up, this owner, too.
+    b.postponed(&key("begun")).await.unwrap();
+    assert_eq!(undisposed_keys(&*b).await, [key("begun")]);
+    b.disposing(&key("begun")).await.unwrap();
     b.disposed(&key("begun")).await.unwrap();
+    b.postponed(&key("begun")).await.unwrap();
+    assert!(undisposed_keys(&*b).await.is_empty());
+    // On its way into quarantine, without a record.
+    let c = world.join().await;
+    let failed = claim(&*c, "failed", "failed").await;
+    let release =
+        Release::Failed { reason: "r".into(), attempts: 1, staged: Staged::Nothing, intention: Intention::Dispose };
+    c.release(&failed, release).await.unwrap();
+    lost(b.disposing(&key("failed")).await);
+    world.kill(c).await;
+    b.disposing(&key("failed")).await.unwrap();
+    lost(world.join().await.disposing(&key("failed")).await);
+    b.disposed(&key("failed")).await.unwrap();
     // Somebody archives it again: hands off.
     let c = world.join().await;
     claimed(ask(&*c, forced("never", "/2")).await);
@@ -499,6 +577,8 @@ macro_rules! contract_suite {
             a_failure_leaves_the_rest_of_its_batch_alone,
             orphans_are_those_that_nobody_holds_and_may_have_staged,
             a_forced_repetition_falls_back_to_its_record,
+            names_that_are_gone_are_looked_for_once_more,
+            rivals_are_other_versions_for_the_same_name,
             disposals_without_an_end_are_found,
             who_looks_sees_every_entry_in_its_state,
             failed_entries_are_put_back,

@@ -17,7 +17,7 @@
 //!
 //! [`Ledger::retry`] makes a failed entry a claimed one that nobody holds. [`LedgerView`] is for those who only look.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,6 +126,9 @@ pub enum Release {
 pub enum Staged {
     /// Never created, or seen removed. Its predecessors' too.
     Nothing,
+    /// Seen removed, but the server may have still to carry out what one of the claim's predecessors asked for before it
+    /// died: their names are looked for once more when that is over.
+    Gone,
     /// Unknown: the token (and its predecessors') must be looked after by a successor.
     Maybe,
 }
@@ -136,6 +139,16 @@ pub struct Orphan {
     pub key: FileKey,
     pub local_path: PathBuf,
     pub remote: RemotePath,
+    /// Whoever claims its file again takes it up; nobody does where there is a record.
+    pub state: OrphanState,
+    /// Tokens whose names were seen removed, a lease ago or more: a second look is the last one.
+    pub gone: Vec<Token>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrphanState {
+    Unfinished,
+    Recorded,
 }
 
 /// A file whose disposal has not been confirmed.
@@ -166,7 +179,7 @@ pub enum RowFilter {
 ///
 /// **Atomicity.** Each element of a batch is atomic by itself; a batch is not.
 ///
-/// **Fencing.** `confirm`, `record` and `release` compare the claim's token and owner with the entry's and change
+/// **Fencing.** `confirm`, `reissue`, `record` and `release` compare the claim's token and owner with the entry's and change
 /// nothing ([`LedgerError::LeaseLost`]) where the claim has ended or a later one has been issued.
 ///
 /// **Held.** An entry is held while its owner's process is known to live and its lease has not run out. An owner always
@@ -198,8 +211,13 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// success at least half a lease is left.
     async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError>;
 
+    /// Gives the claim a later token; the one it had is its last predecessor. For an owner who asked the server for
+    /// something under the old token's name and does not know whether it is still going to happen. Fails with
+    /// [`LedgerError::LeaseLost`] where the claim is no longer this owner's.
+    async fn reissue(&self, claim: &Claim) -> Result<Claim, LedgerError>;
+
     /// Notes that the commit happened, and with it, where the local file is to go, that its disposal begins. Ends the
-    /// claim.
+    /// claim. The names of its predecessors, if any, count as [`Staged::Gone`].
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError>;
 
     /// Ends the claim without a record.
@@ -208,9 +226,10 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Notes that the local file of an entry was disposed of, so that nobody looks for it again. Idempotent.
     async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError>;
 
-    /// Entries of a destination that nobody holds and that may have left something on the server. A page shorter than
-    /// `limit` is the last. To clean up, claim the key with [`Repeat::Force`] (the pinned path stays), remove the
-    /// predecessors' temporary names and release it as [`Release::Forget`]: a record that stood before stands again.
+    /// Entries of a destination that nobody holds and that may have left something on the server; what is
+    /// [`Staged::Gone`] once a lease has passed. A page shorter than `limit` is the last. To clean up, claim the key with
+    /// [`Repeat::Force`] (the pinned path stays), remove the predecessors' temporary names and release it as
+    /// [`Release::Forget`]: a record that stood before stands again.
     async fn orphans(
         &self,
         destination: &str,
@@ -218,9 +237,13 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Orphan>, Cursor), LedgerError>;
 
-    /// Entries whose disposal began ([`Ledger::record`], [`Ledger::disposing`], [`Release::Failed`]) and was not confirmed, because a process died
-    /// between the two. Those of live owners, the caller included, are left out. A page shorter than `limit` is the
-    /// last.
+    /// Temporary names that may stand of other versions of a claimed file that were to have the same final name, whoever
+    /// holds them.
+    async fn rivals(&self, claim: &Claim, local_path: &Path) -> Result<Vec<RemotePath>, LedgerError>;
+
+    /// Entries whose disposal began ([`Ledger::record`], [`Ledger::disposing`], [`Release::Failed`]) and was not confirmed,
+    /// because a process died between the two, or was postponed. Those of live owners, the caller included, are left out;
+    /// whoever takes one up says so first ([`Ledger::disposing`]). A page shorter than `limit` is the last.
     async fn undisposed(
         &self,
         destination: &str,
@@ -228,9 +251,13 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
         limit: usize,
     ) -> Result<(Vec<Undisposed>, Cursor), LedgerError>;
 
-    /// Notes that disposal of the local file of an entry that was recorded before begins. Idempotent for the owner. Fails with
-    /// [`LedgerError::LeaseLost`] where no record stands, a live owner claimed the file again, or another one disposes
-    /// of it: the file must then be left alone.
+    /// Notes that this owner's disposal of the local file of an entry did not come to its end: [`Ledger::undisposed`] names
+    /// it from now on to everybody, this owner included.
+    async fn postponed(&self, key: &FileKey) -> Result<(), LedgerError>;
+
+    /// Notes that disposal of the local file of an entry begins that was recorded before, or goes on that began before.
+    /// Idempotent for the owner. Fails with [`LedgerError::LeaseLost`] where there is neither, a live owner claimed the
+    /// file again, or another one disposes of it: the file must then be left alone.
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError>;
 
     /// Puts failed entries back into the queue, with no attempts to their names; the pinned path stays. Says of each key,

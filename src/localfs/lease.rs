@@ -64,11 +64,14 @@ fn search_proc(file: &File, limit: usize) -> WriterState {
     let Ok(wanted) = file.metadata() else { return WriterState::Unknown };
     let Ok(processes) = std::fs::read_dir("/proc") else { return WriterState::Unknown };
     let mut complete = true;
+    // In a container of its own, /proc shows nobody else; then that nobody was found proves nothing.
+    let mut owner_seen = shows_the_whole_machine();
     let mut looked_at = 0;
     for process in processes.flatten() {
         if !process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
             continue;
         }
+        owner_seen |= process.metadata().is_ok_and(|found| found.uid() == wanted.uid());
         // Other users' processes cannot be seen into.
         let Ok(open_files) = std::fs::read_dir(process.path().join("fd")) else {
             complete = false;
@@ -86,7 +89,13 @@ fn search_proc(file: &File, limit: usize) -> WriterState {
             }
         }
     }
-    if complete { WriterState::None } else { WriterState::Unknown }
+    if complete && owner_seen { WriterState::None } else { WriterState::Unknown }
+}
+
+/// Whether this is the first PID namespace, which holds all others (`PROC_PID_INIT_INO` of Linux's
+/// `include/linux/proc_ns.h`).
+fn shows_the_whole_machine() -> bool {
+    std::fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == "pid:[4026531836]")
 }
 
 /// Reads the `flags:` line of proc_pid_fdinfo(5), in octal.

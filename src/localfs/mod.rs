@@ -103,6 +103,13 @@ pub enum OpenError {
         display::path(path)
     )]
     NotDirectory { path: PathBuf },
+    /// Of this process, or of all the machine.
+    #[error(
+        "{} cannot be opened: too many files are open; raise the limit (`ulimit -n`, `LimitNOFILE=` of systemd), or use \
+         fewer connections",
+        display::path(path)
+    )]
+    TooManyOpen { path: PathBuf },
     #[error("{} cannot be opened: {source}", display::path(path))]
     Io { path: PathBuf, source: io::Error },
 }
@@ -116,6 +123,7 @@ impl OpenError {
             Errno::LOOP => Self::Symlink { path },
             // What opening a socket says.
             Errno::NXIO => Self::NotRegular { path, kind: FileKind::Socket },
+            Errno::MFILE | Errno::NFILE => Self::TooManyOpen { path },
             errno => Self::Io { path, source: errno.into() },
         }
     }
@@ -127,6 +135,7 @@ impl OpenError {
             | Self::NotRegular { path, .. }
             | Self::Symlink { path }
             | Self::NotDirectory { path }
+            | Self::TooManyOpen { path }
             | Self::Io { path, .. } => path,
         }
     }

@@ -9,10 +9,11 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Desk;
-use super::engine::{Engine, Patience, Source};
+use super::engine::{Engine, Patience, Pulses, Source};
 use super::lease::LeaseKeeper;
 use super::names::{BadPath, Entry};
 use super::turns::Turns;
+use super::{push, watch};
 use crate::config::settings::{DestinationSettings, Settings, SourceSettings};
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
@@ -21,6 +22,7 @@ use crate::destination::sftp::stage::Durability;
 use crate::destination::sftp::{Connector, OutagePolicy, Pool, PoolConfig, Timeouts};
 use crate::domain::{After, AfterFailure, Fsync, display};
 use crate::ledger::Ledger;
+use crate::readiness::Waiting;
 use crate::report::Reporter;
 use crate::selection::{MarkerPattern, Selection};
 
@@ -53,6 +55,7 @@ pub fn engine(
     reporter: Reporter,
     patience: Patience,
     hostname: String,
+    started_at: DateTime<Utc>,
 ) -> Result<(Engine, Vec<BadPath>), BuildError> {
     let pace = Arc::new(Pace::new(settings.pool.limit_rate));
     let mut archives = Vec::new();
@@ -65,6 +68,12 @@ pub fn engine(
         let rules = &settings.destinations[source.destination];
         sources.push(self::source(index, source, rules, &mut bad).map_err(BuildError::Source)?);
     }
+    let pulses = archives.iter().map(|_| Pulses::default()).collect();
+    let capacity = match patience {
+        Patience::Once => push::WAITING,
+        Patience::Persistent => watch::WAITING,
+    };
+    let waiting = archives.iter().map(|_| Mutex::new(Waiting::new(capacity))).collect();
     let destinations = settings.destinations.iter().map(|destination| destination.url.to_string().into()).collect();
     let engine = Engine {
         settings,
@@ -72,7 +81,8 @@ pub fn engine(
         ledger,
         reporter,
         desk: Desk::default(),
-        turns: Turns::default(),
+        commits: Turns::default(),
+        disposals: Turns::default(),
         sources,
         archives,
         destinations,
@@ -82,10 +92,14 @@ pub fn engine(
         memory: Semaphore::new(MEMORY_KIB),
         failure: Mutex::default(),
         short: AtomicBool::new(false),
-        ledger_out: AtomicBool::default(),
+        waiting,
+        pulses,
+        replaced: AtomicBool::new(false),
+        ledger_out: Mutex::default(),
+        writers_unseen: AtomicBool::default(),
         claimed: AtomicUsize::new(0),
         // As exactly as the ledger notes when something was recorded.
-        started_at: DateTime::<Utc>::from(std::time::SystemTime::now()).trunc_subsecs(6),
+        started_at: started_at.trunc_subsecs(6),
         stirred: Mutex::new(std::time::Instant::now()),
         resting: Mutex::default(),
     };

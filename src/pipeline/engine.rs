@@ -1,12 +1,10 @@
 //! What all workers of one run share, and the few steps that join two components.
 
 use std::collections::{BTreeSet, HashMap};
-use std::ffi::OsString;
 use std::future::Future;
-use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
@@ -22,19 +20,16 @@ use super::turns::Turns;
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
-use crate::dispose::{self, DisposeError, Disposed};
-use crate::domain::{After, AfterFailure, FileKey, KeyId, RemotePath, Repeat, Row, display};
+use crate::domain::{After, AfterFailure, FileKey, KeyId, Pulse, RemotePath, Row};
 use crate::failpoint::{Point, reach};
-use crate::ledger::{Claim, ClaimReply, ClaimRequest, Intention, Ledger, LedgerError, Record, RowOf};
-use crate::report::Reporter;
+use crate::ledger::{Claim, Intention, Ledger, LedgerError, Record, RowOf};
+use crate::readiness::Waiting;
+use crate::report::{Claimed, Reporter};
 use crate::selection::{MarkerPattern, Selection};
 use crate::source::{BelowRoot, Candidate};
 
 /// Files in flight beyond those that have a slot of a session, where the user says nothing: they wait for the ledger.
 const JOBS_BEYOND_SLOTS: usize = 128;
-
-/// How long a watch leaves a file alone that it archived and could not delete or move: a person has to help.
-const DISPOSAL_REST: Duration = Duration::from_secs(3600);
 
 /// Failed files that are remembered at most; beyond it all are tried again at the next scan.
 const RESTING: usize = 10_000;
@@ -78,6 +73,8 @@ pub struct Job {
     pub marker: Option<BelowRoot>,
     pub claim: Claim,
     pub began: Instant,
+    /// For whoever watches.
+    pub claimed: Claimed,
 }
 
 /// Everything a worker needs.
@@ -88,7 +85,11 @@ pub struct Engine {
     pub lease: LeaseKeeper,
     pub reporter: Reporter,
     pub desk: Desk,
-    pub turns: Turns,
+    /// At a remote name of a destination, by its canonical URL, where a commit may replace what has it: whoever has the
+    /// turn asks whether its version still stands, and commits.
+    pub commits: Turns<(Arc<str>, RemotePath)>,
+    /// At the disposal of one version of a local file.
+    pub disposals: Turns<KeyId>,
     pub sources: Vec<Source>,
     pub archives: Vec<Archive>,
     /// Canonical URLs of the archives, as the ledger's keys hold them.
@@ -102,15 +103,31 @@ pub struct Engine {
     pub(super) failure: Mutex<Option<Failure>>,
     /// Told to stop before all there was had been taken in.
     pub(super) short: AtomicBool,
-    /// Whether work is held until the ledger is back, which is said once.
-    pub(super) ledger_out: AtomicBool,
+    /// Candidates that are not finished, by destination.
+    pub(super) waiting: Vec<Mutex<Waiting<Candidate>>>,
+    /// Signs of life, by destination.
+    pub(super) pulses: Vec<Pulses>,
+    /// Whether a successor takes up what is cut off.
+    pub(super) replaced: AtomicBool,
+    /// Why work is held until the ledger is back, which is said once.
+    pub(super) ledger_out: Mutex<Option<String>>,
+    /// Whether it was said that open writers cannot be seen.
+    pub(super) writers_unseen: AtomicBool,
     /// Claimed files that have not come to their end.
     pub(super) claimed: AtomicUsize,
     /// When something was last seen to happen.
     pub(super) stirred: Mutex<Instant>,
+    /// When the process began to archive, which an earlier engine may have done.
     pub started_at: DateTime<Utc>,
     /// Files that failed and are left alone until then, where a watch would meet them again at every scan.
     pub(super) resting: Mutex<HashMap<Resting, Instant>>,
+}
+
+/// The signs of life of a destination's intake, and of the watch that it listens to.
+#[derive(Debug, Clone, Default)]
+pub struct Pulses {
+    pub intake: Arc<Pulse>,
+    pub watch: Arc<Pulse>,
 }
 
 /// What failed and is left alone for a while.
@@ -214,6 +231,15 @@ impl Engine {
         self.short.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that what is cut off from now on is taken up by a successor: nothing of it is left.
+    pub fn replace(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
     /// Notes that something happens.
     pub fn stir(&self) {
         *self.stirred.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -257,7 +283,7 @@ impl Engine {
         self.rest_for(what, self.settings.watch.scan_interval / 2);
     }
 
-    fn rest_for(&self, what: Resting, time: Duration) {
+    pub fn rest_for(&self, what: Resting, time: Duration) {
         let mut resting = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
         if resting.len() >= RESTING {
             resting.clear();
@@ -283,6 +309,24 @@ impl Engine {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The candidates of one destination's sources that are not finished.
+    pub fn waiting(&self, destination: usize) -> MutexGuard<'_, Waiting<Candidate>> {
+        self.waiting[destination].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn pulses(&self, destination: usize) -> &Pulses {
+        &self.pulses[destination]
+    }
+
+    fn ledger_out(&self) -> MutexGuard<'_, Option<String>> {
+        self.ledger_out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the ledger does not work at the moment.
+    pub fn ledger_trouble(&self) -> Option<String> {
+        self.ledger_out().clone().or_else(|| self.lease.trouble())
+    }
+
     /// Repeats a ledger call while the ledger is unavailable: work is held, not guessed. A single run gives up after as
     /// many failures as a file has attempts, for somebody waits for it.
     pub async fn hold<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T, LedgerError>
@@ -298,7 +342,7 @@ impl Engine {
                         return Err(error);
                     }
                     let delay = self.settings.retry.backoff.delay(failures, rand::random());
-                    if !self.ledger_out.swap(true, Ordering::Relaxed) {
+                    if self.ledger_out().replace(error.to_string()).is_none() {
                         warn!(%error, "holding work until the ledger is back");
                     }
                     if self.stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
@@ -306,7 +350,7 @@ impl Engine {
                     }
                 }
                 other => {
-                    if failures > 0 && other.is_ok() && self.ledger_out.swap(false, Ordering::Relaxed) {
+                    if failures > 0 && other.is_ok() && self.ledger_out().take().is_some() {
                         info!("the ledger is back");
                     }
                     return other;
@@ -316,139 +360,17 @@ impl Engine {
     }
 
     /// Makes the commit durable in the ledger, and with it the intention to dispose of the local file.
-    pub async fn record(&self, job: &Job, record: Record) -> Result<Intention, LedgerError> {
+    pub async fn record(&self, job: &Job, claim: &Claim, record: Record) -> Result<Intention, LedgerError> {
         let intention = match self.source(job).after {
             After::Keep => Intention::LeaveAlone,
             After::Delete | After::Move(_) => Intention::Dispose,
         };
-        self.hold(|| self.ledger.record(&job.claim, record.clone(), intention)).await?;
+        self.hold(|| self.ledger.record(claim, record.clone(), intention)).await?;
         reach(Point::Recorded);
         if intention == Intention::Dispose {
             reach(Point::Disposing);
         }
         Ok(intention)
-    }
-
-    /// Notes durably that the disposal of a file that was recorded before begins, where one is asked for and nobody else
-    /// is at it.
-    pub async fn intend(&self, after: &After, key: &FileKey) -> Result<Intention, LedgerError> {
-        if *after == After::Keep {
-            return Ok(Intention::LeaveAlone);
-        }
-        match self.hold(|| self.ledger.disposing(key)).await {
-            Ok(()) => {
-                reach(Point::Disposing);
-                Ok(Intention::Dispose)
-            }
-            Err(LedgerError::LeaseLost) => Ok(Intention::LeaveAlone),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Notes that the version of a recorded entry is archived under the name, too, that it gets where its disposal is undone
-    /// and its own name is taken: it would be archived again as a file of that name.
-    pub async fn note_beside(&self, key: &FileKey, local_path: &Path, record: &Record) -> Result<(), LedgerError> {
-        let beside = |path: &Path| {
-            let name = dispose::name_beside(path.file_name().unwrap_or_default(), key.id());
-            path.with_file_name(name)
-        };
-        let path = PathBuf::from(OsString::from_vec(key.path.clone()));
-        let request = ClaimRequest {
-            key: FileKey { path: beside(&path).into_os_string().into_vec(), ..key.clone() },
-            local_path: beside(local_path),
-            remote: record.remote.clone(),
-            repeat: Repeat::Skip,
-        };
-        let replies = self.hold(|| self.ledger.claim(vec![request.clone()])).await?;
-        if let Some(ClaimReply::Claimed(claim)) = replies.into_iter().next() {
-            self.hold(|| self.ledger.record(&claim, record.clone(), Intention::LeaveAlone)).await?;
-        }
-        Ok(())
-    }
-
-    /// Disposes of the local file of a recorded entry. A disposal that fails is a remark: the file is archived.
-    pub async fn dispose(
-        &self,
-        version: &Version,
-        marker: Option<&BelowRoot>,
-        key: &FileKey,
-        intention: Intention,
-    ) -> Result<Option<String>, LedgerError> {
-        if intention == Intention::LeaveAlone {
-            return Ok(None);
-        }
-        let after = self.sources[version.candidate.root.source].after.clone();
-        let remark = self.dispose_version(version, marker, key.id(), after).await;
-        self.hold(|| self.ledger.disposed(key)).await?;
-        reach(Point::Disposed);
-        if let Some(remark) = &remark {
-            let records = self.hold(|| self.ledger.recorded(vec![key.clone()])).await?;
-            if let Some(record) = records.into_iter().next().flatten() {
-                self.note_beside(key, &version.candidate.absolute(), &record).await?;
-            }
-            let what = Resting::Version(key.id());
-            // A scan may have met it at the same time as its worker.
-            if !self.is_resting(&what) {
-                warn!(path = %display::path(&version.candidate.absolute()), remark, "archived, and not disposed of");
-            }
-            if self.patience == Patience::Persistent {
-                self.rest_for(what, DISPOSAL_REST);
-            }
-        }
-        Ok(remark)
-    }
-
-    /// Disposes of a version that is on record. `None` where all went well.
-    pub async fn dispose_version(
-        &self,
-        version: &Version,
-        marker: Option<&BelowRoot>,
-        key: KeyId,
-        after: After,
-    ) -> Option<String> {
-        let source = &self.sources[version.candidate.root.source];
-        let (version, marker) = (version.clone(), marker.cloned().zip(source.marker.clone()));
-        let selection = source.selection.clone();
-        let disposal = self.desk.run(move || {
-            let Candidate { root, path } = &version.candidate;
-            let disposed = dispose::dispose(&root.dir, path, version.fingerprint, key, &after)?;
-            reach(Point::FileDisposed);
-            let is_gone = matches!(disposed, Disposed::Deleted | Disposed::Moved(_) | Disposed::Gone);
-            // The marker of a version that stays, or of a newer one, stays too.
-            if let Some((marker, pattern)) = marker.filter(|_| is_gone) {
-                let speaks_for = |other: &Path| match pattern {
-                    MarkerPattern::Name { .. } => false,
-                    MarkerPattern::Stem { .. } | MarkerPattern::Fixed(_) => {
-                        selection.is_marked_by(other, marker.as_path())
-                    }
-                };
-                dispose::dispose_marker(&root.dir, &marker, path, &speaks_for, key, &after)?;
-                reach(Point::MarkerDisposed);
-            }
-            Ok::<_, DisposeError>(disposed)
-        });
-        match disposal.await {
-            Ok(Ok(disposed)) => remark(&disposed),
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(panic) => Some(format!("the local file was kept: {panic}")),
-        }
-    }
-
-    /// What becomes of a file whose retries are used up.
-    pub fn quarantine_of(&self, job: &Job) -> Intention {
-        match self.source(job).after_failure {
-            AfterFailure::Keep => Intention::LeaveAlone,
-            AfterFailure::Move(_) => Intention::Dispose,
-        }
-    }
-
-    /// Moves a file whose retries are used up out of the way, where its source asks for that; the ledger knows.
-    pub async fn quarantine(&self, job: &Job) -> Result<Option<String>, LedgerError> {
-        let AfterFailure::Move(directory) = &self.source(job).after_failure else { return Ok(None) };
-        let key = &job.claim.key;
-        let remark = self.dispose_version(&job.version, None, key.id(), After::Move(directory.clone())).await;
-        self.hold(|| self.ledger.disposed(key)).await?;
-        Ok(Some(remark.unwrap_or_else(|| format!("moved to {}", display::path(directory)))))
     }
 
     /// Writes a candidate's row, and counts it.
@@ -462,22 +384,10 @@ impl Engine {
         }
         self.hold(|| self.ledger.put_rows(rows.clone())).await?;
         reach(Point::RowPut);
+        let now = self.now();
         for RowOf { row, .. } in rows {
-            self.reporter.finished(row.status, row.bytes);
+            self.reporter.finished(&row, now);
         }
         Ok(())
-    }
-}
-
-/// What people should know of a disposal.
-fn remark(disposed: &Disposed) -> Option<String> {
-    let kept = |why: &str, at: &Option<PathBuf>| match at {
-        None => Some(format!("{why}, so the local file stays")),
-        Some(path) => Some(format!("{why}, so the local file stays, as {}", display::path(path))),
-    };
-    match disposed {
-        Disposed::Kept | Disposed::Deleted | Disposed::Moved(_) | Disposed::Gone => None,
-        Disposed::Changed(at) => kept("it changed after it was archived", at),
-        Disposed::Reopened(at) => kept("it was opened for writing again after it was archived", at),
     }
 }

@@ -1,6 +1,6 @@
 //! From a named candidate to a claimed job: look at it, ask the rules whether it is finished, claim it.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -8,11 +8,11 @@ use tokio::sync::mpsc;
 use super::engine::{Engine, Job, Resting};
 use super::read::Version;
 use crate::config::settings::Execution;
-use crate::domain::{Deferral, FileKey, Repeat, Row, Status, WriterState, display};
+use crate::domain::{Deferral, FileKey, Pulse, Repeat, Row, Status, WriterState, display};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{ClaimReply, ClaimRequest, LedgerError, Record, RowOf};
 use crate::localfs::{OpenError, Thoroughness, writer_of};
-use crate::readiness::{MarkerState, Observation, Waiting};
+use crate::readiness::{Decision, MarkerState, Observation, Rules, Waiting};
 use crate::source::{BelowRoot, Candidate};
 
 /// Candidates looked at, and claimed, together.
@@ -26,6 +26,12 @@ pub struct Seen {
     pub observation: Observation,
     /// When it was seen so. A batch of looks may take longer than a file settles.
     pub at: Instant,
+}
+
+impl Seen {
+    pub fn ready(self, finished: Instant) -> Ready {
+        Ready { version: self.version, marker: self.marker, finished }
+    }
 }
 
 /// A candidate that cannot be looked at.
@@ -43,6 +49,8 @@ pub enum Unseen {
 pub struct Ready {
     pub version: Version,
     pub marker: Option<BelowRoot>,
+    /// Since when, as far as we know.
+    pub finished: Instant,
 }
 
 /// Whether a file that is on record already gets a row. An event that changed nothing about it is no news.
@@ -69,9 +77,26 @@ impl Intake {
         self.destination
     }
 
+    /// The candidates that are not finished. Not to be held on to.
+    pub fn waiting(&self) -> MutexGuard<'_, Waiting<Candidate>> {
+        self.engine.waiting(self.destination)
+    }
+
+    /// Its sign of life.
+    pub fn pulse(&self) -> &Pulse {
+        &self.engine.pulses(self.destination).intake
+    }
+
+    /// Tells how many files wait.
+    pub fn tell_waiting(&self) {
+        let files = self.waiting().len() as u64;
+        self.engine.reporter.waiting(self.destination, files);
+    }
+
     /// Looks at candidates on a blocking thread, in order.
     pub async fn look(&self, candidates: Vec<Candidate>) -> Vec<(Candidate, Result<Seen, Unseen>)> {
         let engine = self.engine.clone();
+        self.pulse().beat(Instant::now());
         let looking = tokio::task::spawn_blocking(move || {
             let look = |candidate: Candidate| {
                 let seen = look(&engine, &candidate);
@@ -80,6 +105,14 @@ impl Intake {
             candidates.into_iter().map(look).collect()
         });
         looking.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// Whether what was seen is finished, and since when all but its settle time was over. Holds what is not.
+    pub fn judge(&self, seen: &Seen, rules: Rules) -> (Instant, Decision) {
+        let (candidate, observation) = (&seen.version.candidate, &seen.observation);
+        let mut waiting = self.waiting();
+        let finished = waiting.finished_since(candidate, observation, seen.at);
+        (finished, waiting.observe(candidate.clone(), observation, rules, seen.at))
     }
 
     /// Ends those that are on record as they stand now: they have nothing to settle. The others go on.
@@ -102,15 +135,15 @@ impl Intake {
         let named = naming.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         let keys: Vec<_> = named.iter().filter_map(|(_, version)| version.as_ref()?.1.clone()).collect();
         let mut records = self.engine.hold(|| self.engine.ledger.recorded(keys.clone())).await?.into_iter();
-        let (mut others, mut ends) = (Vec::new(), Vec::new());
+        let (mut others, mut ends, finished) = (Vec::new(), Vec::new(), Instant::now());
         for (candidate, version) in named {
             match version {
                 Some((version, Some(key))) => match records.next().flatten() {
                     Some(record) => {
                         let marker = self.marker(&candidate);
-                        ends.push(
-                            async move { self.recorded(Ready { version, marker }, &key, record, Told::ByRow).await },
-                        );
+                        ends.push(async move {
+                            self.recorded(Ready { version, marker, finished }, &key, record, Told::ByRow).await
+                        });
                     }
                     None => others.push(candidate),
                 },
@@ -152,7 +185,7 @@ impl Intake {
             }
         }
         let began = Instant::now();
-        let mut rows = Vec::new();
+        let (mut rows, mut jobs) = (Vec::new(), Vec::new());
         let replies = self.claim(&requests).await?;
         for ((file, request), reply) in placed.into_iter().zip(requests).zip(replies) {
             match reply {
@@ -165,13 +198,11 @@ impl Intake {
                 }
                 ClaimReply::Claimed(claim) => {
                     reach(Point::Claimed);
-                    let job = Job { version: file.version, marker: file.marker, claim, began };
-                    self.engine.take_in_hand();
-                    if self.jobs.send(job).await.is_err() {
-                        // Told to stop at once; what was claimed is free again when this process ends.
-                        self.engine.cut_short();
-                        break;
-                    }
+                    let Ready { version, marker, finished } = file;
+                    let source = &self.engine.sources[version.candidate.root.source].name;
+                    let (path, size) = (&request.local_path, version.fingerprint.size);
+                    let claimed = self.engine.reporter.claimed(source, path, size, finished);
+                    jobs.push(Job { version, marker, claim, began, claimed });
                 }
                 ClaimReply::Recorded(record) => rows.extend(self.recorded(file, &request.key, record, told).await?),
                 // In flight already, from an earlier look.
@@ -179,7 +210,19 @@ impl Intake {
                 ClaimReply::Held { .. } => held.push(file),
             }
         }
+        // First, for the workers may be busy for long.
         self.engine.put_rows(rows).await?;
+        for job in jobs {
+            self.engine.take_in_hand();
+            // The workers may be busy for long, or wait for their destination.
+            self.pulse().rest();
+            if self.jobs.send(job).await.is_err() {
+                // Told to stop at once; what was claimed is free again when this process ends.
+                self.engine.cut_short();
+                break;
+            }
+            self.pulse().beat(Instant::now());
+        }
         Ok(held)
     }
 
@@ -254,16 +297,21 @@ impl Intake {
 
     /// Names all that still waits when a run ends. Each version that was seen has one row, whatever else this run finds
     /// out about it.
-    pub async fn leave_all(&self, waiting: &Waiting<Candidate>) -> Result<(), LedgerError> {
+    pub async fn leave_all(&self) -> Result<(), LedgerError> {
+        for (version, deferral) in self.left() {
+            self.leave(&version, &deferral).await?;
+        }
+        Ok(())
+    }
+
+    fn left(&self) -> Vec<(Version, Deferral)> {
+        let waiting = self.waiting();
         let left = waiting.iter().map(|(candidate, fingerprint, deferral)| {
             // It might have settled; it was not given the time.
             let deferral = if *deferral == Deferral::Unsettled { Deferral::Interrupted } else { deferral.clone() };
             (Version { candidate: candidate.clone(), fingerprint }, deferral)
         });
-        for (version, deferral) in left.collect::<Vec<_>>() {
-            self.leave(&version, &deferral).await?;
-        }
-        Ok(())
+        left.collect()
     }
 
     /// Writes the row of a version that is not finished, of which something else may come yet.
@@ -310,10 +358,15 @@ fn look(engine: &Engine, candidate: &Candidate) -> Result<Seen, Unseen> {
     // Asking who writes is the dearest question, so it comes last.
     let writer = match marker_state {
         MarkerState::Missing(_) => WriterState::Unknown,
-        _ => writer_of(
-            &opened.file,
-            thoroughness(opened.fingerprint.mtime_ns, engine.now().timestamp_nanos_opt().unwrap_or(i64::MAX)),
-        ),
+        _ => {
+            let now_ns = engine.now().timestamp_nanos_opt().unwrap_or(i64::MAX);
+            let thoroughness = thoroughness(opened.fingerprint.mtime_ns, now_ns);
+            let writer = writer_of(&opened.file, thoroughness);
+            if writer == WriterState::Unknown && thoroughness == Thoroughness::LeaseThenProc {
+                warn_of_unseen_writers(engine, candidate, &opened.file);
+            }
+            writer
+        }
     };
     let observation = Observation { fingerprint: opened.fingerprint, marker: marker_state, writer };
     Ok(Seen {
@@ -322,6 +375,23 @@ fn look(engine: &Engine, candidate: &Candidate) -> Result<Seen, Unseen> {
         observation,
         at,
     })
+}
+
+/// Says once that the settle time alone decides, where that is because the file is another user's.
+fn warn_of_unseen_writers(engine: &Engine, candidate: &Candidate, file: &std::fs::File) {
+    use std::os::unix::fs::MetadataExt;
+    let own = rustix::process::geteuid().as_raw();
+    let Some(owner) = file.metadata().map(|found| found.uid()).ok().filter(|owner| *owner != own) else { return };
+    if !engine.writers_unseen.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        tracing::warn!(
+            "whether somebody is still writing to {} cannot be seen: it belongs to user {owner}, this process is user {own} \
+             (without CAP_LEASE, or CAP_SYS_PTRACE in the same PID namespace). The settle time ({}) alone tells when such \
+             files are finished. Run both as the same user, have a marker written (--marker), or set --settle longer than \
+             the application ever pauses",
+            display::path(&candidate.absolute()),
+            humantime::format_duration(engine.sources[candidate.root.source].settle),
+        );
+    }
 }
 
 /// Where the kernel grants no leases, only files that changed within the last hour are worth a look through `/proc`.
@@ -362,3 +432,7 @@ pub async fn problem_row(
     };
     engine.put_row(None, row).await
 }
+
+#[cfg(test)]
+#[path = "intake_tests.rs"]
+mod tests;

@@ -6,13 +6,19 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::disposal::Stays;
 use super::engine::{Engine, Source};
 use super::names::Entry;
 use super::read::Version;
+use crate::destination::DestinationError;
 use crate::destination::sftp::Load;
-use crate::domain::{After, Fingerprint, KeyId, Repeat, display};
+use crate::destination::sftp::stage::Left;
+use crate::dispose;
+use crate::domain::{After, AfterFailure, Fingerprint, KeyId, Repeat, display};
 use crate::failpoint::{Point, reach};
-use crate::ledger::{ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, Release, Staged, Undisposed};
+use crate::ledger::{
+    Claim, ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, OrphanState, Release, Staged, Undisposed,
+};
 use crate::localfs::{OpenError, RootDir};
 use crate::source::{BelowRoot, Candidate, Root};
 
@@ -51,44 +57,63 @@ async fn finish_disposal(engine: &Arc<Engine>, undisposed: Undisposed) -> Result
     let of_source =
         |source: &&Source| engine.destinations[source.destination] == key.destination && *source.name == *key.source;
     let source = engine.sources.iter().find(of_source);
-    let remark = match source.map(|source| (source, candidate_of(source, &local_path))) {
+    let found = source.map(|source| (source, candidate_of(source, &local_path)));
+    if matches!(found, Some((_, None))) {
         // Some other run's paths.
-        Some((_, None)) => return Ok(()),
-        // On its way into quarantine: it is tried again.
-        Some((_, Some(_))) if record.is_none() => put_back(&local_path, key.id()).await,
-        Some((source, Some(candidate))) if source.after != After::Keep => {
+        return Ok(());
+    }
+    // Another process may have found it, too.
+    match engine.hold(|| engine.ledger.disposing(&key)).await {
+        Ok(()) => {}
+        Err(LedgerError::LeaseLost) => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let disposal = match found {
+        Some((source, Some(candidate))) if record.is_some() && source.after != After::Keep => {
             let marker = source.marker_of(&candidate.path);
             let version = Version { candidate, fingerprint: key.fingerprint };
             engine.dispose_version(&version, marker.as_ref(), key.id(), source.after.clone()).await
         }
+        // On its way into quarantine, where a part of it, or all, may stand already.
+        Some((Source { after_failure: AfterFailure::Move(directory), .. }, Some(candidate))) if record.is_none() => {
+            let version = Version { candidate, fingerprint: key.fingerprint };
+            engine.dispose_version(&version, None, key.id(), After::Move(directory.clone())).await
+        }
         // The source is gone from the settings, or asks for no disposal any more.
-        _ => put_back(&local_path, key.id()).await,
+        _ => put_back(engine, &local_path, key.id()).await,
     };
-    if let Some(remark) = remark {
-        warn!(path = %display::path(&local_path), remark, "a disposal that was cut short");
+    if let Err(Stays { why, .. }) = &disposal {
+        warn!(path = %display::path(&local_path), remark = why, "a disposal that was cut short");
     }
-    engine.hold(|| engine.ledger.disposed(&key)).await?;
+    engine.disposed(&key, &disposal).await?;
     reach(Point::UndisposedDone);
     Ok(())
 }
 
-/// Gives a file that was set aside its name back. `None` where all went well.
-async fn put_back(path: &Path, key: KeyId) -> Option<String> {
-    let (parent, name) = (path.parent()?.to_owned(), BelowRoot::new(path.file_name()?)?);
+/// Gives a file that was set aside its name back.
+async fn put_back(engine: &Engine, path: &Path, key: KeyId) -> Result<(), Stays> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(BelowRoot::new)) else { return Ok(()) };
+    let (parent, shown) = (parent.to_owned(), path.to_owned());
+    let turn = engine.disposals.take(key).await;
     let restored = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let root = match RootDir::open(&parent) {
             Ok(root) => root,
-            // The directory went away, and all in it.
-            Err(_) => return Ok(None),
+            // It went away, and all in it.
+            Err(OpenError::Vanished { .. }) => return Ok(()),
+            Err(error) => return Err(Stays::unknown(error)),
         };
-        crate::dispose::restore(&root, &name, key)
+        match dispose::restore(&root, &name, key) {
+            Ok(Some(at)) => {
+                let remark = format!("the local file stays, as {}", display::path(&at));
+                warn!(path = %display::path(&shown), remark, "a disposal that was cut short");
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(Stays::hidden(error, dispose::set_aside(&root, &name, key))),
+        }
     });
-    match restored.await {
-        Ok(Ok(None)) => None,
-        Ok(Ok(Some(at))) => Some(format!("the local file stays, as {}", display::path(&at))),
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(panic) => Some(panic.to_string()),
-    }
+    restored.await.unwrap_or_else(|panic| Err(Stays::unknown(panic)))
 }
 
 /// The file as a candidate of its source; `None` where no root of the source holds it.
@@ -99,8 +124,9 @@ fn candidate_of(source: &Source, path: &Path) -> Option<Candidate> {
     source.entries.iter().map(Entry::root).find_map(holding)
 }
 
-/// Removes temporary names whose local file went away or became another version. Those of files that still stand are
-/// taken up by whoever claims the file again.
+/// Removes temporary names whose local file went away, became another version, or is archived. Those of files that are still
+/// to be archived are taken up by whoever claims the file again. What is seen to be gone is looked for once more another
+/// time: a server may be slow to carry out what an owner asked for before it died.
 pub async fn remove_orphans(engine: &Arc<Engine>) -> Result<(), LedgerError> {
     // Side by side, for one of them may be out.
     let destinations = (0..engine.destinations.len()).map(|destination| remove_orphans_at(engine, destination));
@@ -150,10 +176,12 @@ pub async fn keep_house(engine: &Arc<Engine>) {
 }
 
 async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan) -> Result<(), LedgerError> {
-    let (path, fingerprint) = (orphan.local_path.clone(), orphan.key.fingerprint);
-    match tokio::task::spawn_blocking(move || stands(&path, fingerprint)).await {
-        Ok(false) => {}
-        Ok(true) | Err(_) => return Ok(()),
+    if orphan.state == OrphanState::Unfinished {
+        let (path, fingerprint) = (orphan.local_path.clone(), orphan.key.fingerprint);
+        match tokio::task::spawn_blocking(move || stands(&path, fingerprint)).await {
+            Ok(false) => {}
+            Ok(true) | Err(_) => return Ok(()),
+        }
     }
     let request = ClaimRequest {
         key: orphan.key.clone(),
@@ -165,10 +193,13 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
     let Some(ClaimReply::Claimed(claim)) = reply else { return Ok(()) };
     reach(Point::OrphanClaimed);
     let staged = match remove_all(engine, destination, &claim).await {
-        Ok(()) => {
+        Ok(removed) => {
             reach(Point::OrphanRemoved);
-            info!(path = %display::path(&orphan.local_path), "removed what an earlier run left on the server for a file that is gone");
-            Staged::Nothing
+            if removed > 0 {
+                info!(path = %display::path(&orphan.local_path), "removed what an earlier run left on the server");
+            }
+            let is_last_look = claim.predecessors.iter().all(|token| orphan.gone.contains(token));
+            if is_last_look { Staged::Nothing } else { Staged::Gone }
         }
         Err(error) => {
             warn!(%error, "what an earlier run left on the server stays for now");
@@ -183,17 +214,16 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
     Ok(())
 }
 
-async fn remove_all(
-    engine: &Engine,
-    destination: usize,
-    claim: &crate::ledger::Claim,
-) -> Result<(), crate::destination::DestinationError> {
+/// How many of the predecessors' names stood.
+async fn remove_all(engine: &Engine, destination: usize, claim: &Claim) -> Result<usize, DestinationError> {
     let archive = &engine.archives[destination];
     let session = archive.session(Load::Light).await?;
+    let mut removed = 0;
     for token in &claim.predecessors {
-        archive.remove_left(&session, &claim.remote.staging(claim.key.id(), *token)).await?;
+        let left = archive.remove_left(&session, &claim.remote.staging(claim.key.id(), *token)).await?;
+        removed += usize::from(left == Left::File);
     }
-    Ok(())
+    Ok(removed)
 }
 
 /// Whether the path still stands for this version. What cannot be told counts as standing.

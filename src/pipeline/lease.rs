@@ -15,13 +15,20 @@ pub struct LeaseKeeper {
     ledger: Arc<dyn Ledger>,
     /// When the last renewal that succeeded was *asked for*: the lease counts from no later than that.
     renewed: Mutex<Instant>,
+    /// Why the last renewal failed.
+    trouble: Mutex<Option<String>>,
     /// [`Ledger::retries`], as it was last seen.
     retries: watch::Sender<Option<u64>>,
 }
 
 impl LeaseKeeper {
     pub fn new(ledger: Arc<dyn Ledger>) -> Self {
-        Self { ledger, renewed: Mutex::new(Instant::now()), retries: watch::Sender::new(None) }
+        Self {
+            ledger,
+            renewed: Mutex::new(Instant::now()),
+            trouble: Mutex::default(),
+            retries: watch::Sender::new(None),
+        }
     }
 
     /// Runs until `stop`.
@@ -32,12 +39,19 @@ impl LeaseKeeper {
             let asked = Instant::now();
             // Together, so that they share a transaction.
             let (renewed, retries) = futures::join!(self.ledger.renew(), self.ledger.retries());
+            let trouble = renewed.as_ref().err().map(ToString::to_string);
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
             match renewed {
                 Ok(()) => *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked,
                 Err(error) => warn!(%error, "the leases on files in flight could not be renewed; trying again"),
             }
             self.look_for_retries(retries);
         }
+    }
+
+    /// Why leases cannot be renewed at the moment.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes when failed files were put back by somebody, at the latest a renewal later.

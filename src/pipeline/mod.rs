@@ -1,7 +1,9 @@
 //! The workers. Components meet here and nowhere else.
 
+mod attempt;
 pub mod build;
 pub mod desk;
+mod disposal;
 pub mod engine;
 pub mod intake;
 pub mod janitor;
@@ -13,7 +15,10 @@ pub mod push;
 pub mod read;
 pub mod run;
 mod scans;
+#[cfg(test)]
+mod testing;
 pub mod transfer;
 mod turns;
+pub mod vitals;
 pub mod watch;
 mod workers;

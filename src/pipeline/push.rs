@@ -12,12 +12,12 @@ use super::names::{BadPath, Named};
 use crate::config::settings::Execution;
 use crate::domain::{Deferral, Status};
 use crate::ledger::LedgerError;
-use crate::readiness::{Decision, Rules, Waiting};
+use crate::readiness::{Decision, Rules};
 use crate::report::Phase;
 use crate::source::Candidate;
 
 /// Candidates that wait for their settle time at most; beyond it the scan waits with them.
-const WAITING: usize = 10_000;
+pub(super) const WAITING: usize = 10_000;
 /// How long files that another archiver holds are asked for again before they are deferred.
 const HELD_FOR: Duration = Duration::from_secs(20);
 /// How often they are asked for.
@@ -33,16 +33,16 @@ pub async fn take_in(
     mut names: mpsc::Receiver<Named>,
     draining: &CancellationToken,
 ) -> Result<(), LedgerError> {
-    let mut run = Run { engine, intake, waiting: Waiting::new(WAITING), held: Vec::new() };
+    let mut run = Run { engine, intake, held: Vec::new() };
     for BadPath { source, path, reason } in bad {
         problem_row(engine, source, path, reason).await?;
     }
     let mut batch = Vec::with_capacity(BATCH);
     let mut ended = false;
     engine.reporter.phase(Phase::Scanning);
-    while !(ended && run.waiting.is_empty()) {
-        let room = run.waiting.room().min(BATCH);
-        let due = run.waiting.next_due().map(tokio::time::Instant::from_std);
+    while !(ended && intake.waiting().is_empty()) {
+        let room = intake.waiting().room().min(BATCH);
+        let due = intake.waiting().next_due().map(tokio::time::Instant::from_std);
         tokio::select! {
             biased;
             () = draining.cancelled() => {
@@ -51,7 +51,7 @@ pub async fn take_in(
             }
             () = sleep_until(due), if due.is_some() => {
                 let now = Instant::now();
-                let due = run.waiting.due(now, BATCH).iter().map(|candidate| (**candidate).clone()).collect();
+                let due = intake.waiting().due(now, BATCH).iter().map(|candidate| (**candidate).clone()).collect();
                 run.examine(due, Look::Again).await?;
             }
             received = names.recv_many(&mut batch, room), if !ended && room > 0 => {
@@ -63,7 +63,7 @@ pub async fn take_in(
                 run.examine(candidates, Look::First).await?;
             }
         }
-        engine.reporter.waiting(intake.destination(), run.waiting.len() as u64);
+        intake.tell_waiting();
     }
     drop(names);
     run.leave(draining).await
@@ -72,7 +72,6 @@ pub async fn take_in(
 struct Run<'a> {
     engine: &'a Arc<Engine>,
     intake: &'a Intake,
-    waiting: Waiting<Candidate>,
     held: Vec<Ready>,
 }
 
@@ -103,19 +102,20 @@ impl Run<'_> {
             match seen {
                 Ok(seen) => {
                     let rules = Rules { settle: self.engine.sources[candidate.root.source].settle };
-                    match self.waiting.observe(candidate.clone(), &seen.observation, rules, seen.at) {
-                        Decision::Ready => ready.push(Ready { version: seen.version, marker: seen.marker }),
+                    let (finished, decision) = self.intake.judge(&seen, rules);
+                    match decision {
+                        Decision::Ready => ready.push(seen.ready(finished)),
                         // A writer may be gone in a moment: a process that was just forked holds the files of its parent.
                         Decision::Wait { deferral: Deferral::Unsettled | Deferral::OpenForWriting, .. }
                             if look == Look::First => {}
                         Decision::Wait { deferral, .. } => {
-                            self.waiting.forget(&candidate);
+                            self.intake.waiting().forget(&candidate);
                             self.intake.defer(&candidate, seen.observation.fingerprint.size, &deferral).await?;
                         }
                     }
                 }
                 Err(unseen) => {
-                    self.waiting.forget(&candidate);
+                    self.intake.waiting().forget(&candidate);
                     let (status, reason) = match unseen {
                         Unseen::Vanished => (Status::Skipped, "it went away before it was archived".to_owned()),
                         Unseen::NotRegular => (Status::Skipped, "it is no regular file any more".to_owned()),
@@ -161,7 +161,7 @@ impl Run<'_> {
         for held in &self.held {
             self.defer(held).await?;
         }
-        self.intake.leave_all(&self.waiting).await?;
+        self.intake.leave_all().await?;
         Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! A run from its input to its end, torn down in the order that loses nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::sync::mpsc;
@@ -21,6 +22,9 @@ use crate::source::scan::scan;
 /// Claimed files of one destination that wait for a worker; beyond it the intake of its sources waits too.
 const CLAIMED: usize = 256;
 
+/// How soon a connection that broke while there was nothing to do is missed.
+const IN_TOUCH: Duration = Duration::from_secs(1);
+
 /// What is taken in.
 #[derive(Debug)]
 pub enum Input {
@@ -35,18 +39,13 @@ pub enum Input {
 /// Runs to the end of its input or until told to stop, whichever comes first.
 pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Result<(), RunError> {
     let stopper = tokio::spawn({
-        let (shutdown, stop, grace) = (shutdown.clone(), engine.stop.clone(), engine.settings.watch.grace);
+        let (shutdown, engine) = (shutdown.clone(), engine.clone());
         async move {
-            let grace_over = async {
-                shutdown.draining().cancelled().await;
-                tokio::time::sleep(grace).await;
-                warn!("the grace is over: what is still in flight is left for the next run");
-            };
             tokio::select! {
                 () = shutdown.now().cancelled() => {}
-                () = grace_over => {}
+                () = grace_over(&shutdown, &engine) => {}
             }
-            stop.cancel();
+            engine.stop.cancel();
         }
     });
 
@@ -58,7 +57,9 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
     let lanes = inputs(&engine, input).into_iter().map(|(lane, input)| take_in(&engine, lane, input, shutdown));
     // Side by side, so that none waits for another's destination. All come to their end.
     let mut result = join_all(lanes).await.into_iter().collect::<Result<(), _>>();
-    if result.is_ok() && engine.failure().is_none() && engine.settings.execution == Execution::Real {
+    // A successor looks after what an engine that hands over leaves, and may take it up again.
+    let is_last = !shutdown.handing_over().is_cancelled();
+    if is_last && result.is_ok() && engine.failure().is_none() && engine.settings.execution == Execution::Real {
         // The grace bounds this too.
         let removed = engine.stop.run_until_cancelled(janitor::remove_orphans(&engine)).await;
         result = removed.unwrap_or(Ok(())).map_err(RunError::from);
@@ -76,6 +77,31 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
     match engine.failure() {
         Some(Failure::Run(error)) => Err(error),
         _ => result,
+    }
+}
+
+/// Returns when what is in flight has had its time.
+async fn grace_over(shutdown: &Shutdown, engine: &Engine) {
+    let grace = engine.settings.watch.grace;
+    let drained = async {
+        shutdown.draining().cancelled().await;
+        tokio::time::sleep_until(shutdown.over(grace)).await;
+        warn!("the grace is over: what is still in flight is left for the next run");
+    };
+    let handed_over = async {
+        shutdown.handing_over().cancelled().await;
+        // Nothing moves while there is nowhere to go, and the reason may be what was changed.
+        if !engine.archives.iter().all(|archive| archive.pool().outage().borrow().is_some()) {
+            tokio::time::sleep(grace).await;
+        }
+        engine.replace();
+        if engine.in_hand() > 0 {
+            info!(files = engine.in_hand(), "still in flight: taken up again with the new configuration");
+        }
+    };
+    tokio::select! {
+        () = drained => {}
+        () = handed_over => {}
     }
 }
 
@@ -128,7 +154,7 @@ fn attend(engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) -> JoinSet<(
     if let (Input::Watch, Some(file)) = (input, engine.settings.watch.until.clone()) {
         let (engine, shutdown) = (engine.clone(), shutdown.clone());
         tasks.spawn(async move {
-            if engine.stop.run_until_cancelled(watch::await_file(&file)).await.is_some() {
+            if engine.stop.run_until_cancelled(watch::await_file(&engine.desk, &file)).await.is_some() {
                 info!(file = %display::path(&file), "the stop file appeared: finishing what is under way");
                 shutdown.drain();
             }
@@ -142,14 +168,10 @@ fn attend(engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) -> JoinSet<(
         teller.stop.run_until_cancelled(telling).await;
     });
     if matches!(input, Input::Watch) && engine.settings.execution == Execution::Real {
-        // A watch says at once, not with its first file, that the server will never let it in.
         for destination in 0..engine.archives.len() {
             let engine = engine.clone();
             tasks.spawn(async move {
-                let entered = engine.stop.run_until_cancelled(engine.archives[destination].session(Load::Light)).await;
-                if let Some(Err(error)) = entered {
-                    engine.lost(destination, &error);
-                }
+                engine.stop.clone().run_until_cancelled(keep_in_touch(&engine, destination)).await;
             });
         }
         let engine = engine.clone();
@@ -161,6 +183,27 @@ fn attend(engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) -> JoinSet<(
     tasks
 }
 
+/// A watch says at once, not with its first file, that the server will never let it in. Where somebody asks whether it is
+/// ready, it also makes a connection anew that was lost while there was nothing to do.
+async fn keep_in_touch(engine: &Engine, destination: usize) {
+    let archive = &engine.archives[destination];
+    loop {
+        if let Err(error) = archive.session(Load::Light).await {
+            return engine.lost(destination, &error);
+        }
+        if !engine.settings.is_observed() {
+            return;
+        }
+        // A pause in any case: a server may take a connection and drop it, again and again.
+        loop {
+            tokio::time::sleep(IN_TOUCH).await;
+            if archive.pool().state().connections == 0 {
+                break;
+            }
+        }
+    }
+}
+
 /// Names everything that stands in the sources of a destination, one root after the other.
 fn scan_all(engine: &Arc<Engine>, destination: usize) -> mpsc::Receiver<Named> {
     let engine = engine.clone();
@@ -168,7 +211,10 @@ fn scan_all(engine: &Arc<Engine>, destination: usize) -> mpsc::Receiver<Named> {
         for source in engine.sources_of(destination) {
             for entry in &source.entries {
                 let went_on = match entry {
-                    Entry::Directory(root) => scan(root, &source.selection, &mut |item| send_found(item, send)),
+                    Entry::Directory(root) => {
+                        engine.reporter.scanning();
+                        scan(root, &source.selection, &mut |item| send_found(item, send))
+                    }
                     Entry::File(candidate) => send(Named::Candidate(candidate.clone())),
                 };
                 if went_on.is_break() {

@@ -211,6 +211,9 @@ impl Lane {
 /// Begins a walk on a thread of its own.
 pub fn begin(engine: &Arc<Engine>, walk: Walk) -> Found {
     let engine = engine.clone();
+    if let Walk::Root(..) = walk {
+        engine.reporter.scanning();
+    }
     named(move |send| run_walk(&engine, &walk, send))
 }
 

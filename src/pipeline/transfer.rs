@@ -9,9 +9,12 @@
 //! 5. A lost reply to the rename is ambiguous: the next attempt looks at both names before it sends a byte.
 //! 6. The record is durable before the local file is touched (G2), and disposal removes that version only.
 
+use std::time::Instant;
+
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
+use super::attempt::{Done, Halt, Then, Trouble};
 use super::engine::{Engine, Job, Patience};
 use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version, Whole};
@@ -25,7 +28,8 @@ use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept, WINDOW_B
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{Deferral, OnConflict, Publish, RemotePath, Sha256Digest, Status, display};
 use crate::failpoint::{Point, reach};
-use crate::ledger::{LedgerError, Record, Release, Staged};
+use crate::ledger::{Claim, LedgerError, Record, Release, Staged};
+use crate::report::RetryClass;
 
 /// What a transfer came to.
 #[derive(Debug)]
@@ -55,69 +59,6 @@ pub enum Standing {
     Superseded,
 }
 
-/// Why an attempt ended without a commit.
-#[derive(Debug)]
-enum Halt {
-    Local(ReadError),
-    Remote(DestinationError),
-    Ledger(LedgerError),
-}
-
-impl From<ReadError> for Halt {
-    fn from(error: ReadError) -> Self {
-        Self::Local(error)
-    }
-}
-
-impl From<DestinationError> for Halt {
-    fn from(error: DestinationError) -> Self {
-        Self::Remote(error)
-    }
-}
-
-impl From<LedgerError> for Halt {
-    fn from(error: LedgerError) -> Self {
-        Self::Ledger(error)
-    }
-}
-
-/// What an attempt that went through came to.
-#[derive(Debug)]
-enum Done {
-    /// The bytes with this digest stand under this name; perhaps with a remark.
-    Stands(RemotePath, Sha256Digest, Option<String>),
-    /// Other bytes have this name, and the policy is to skip.
-    TurnedAway(RemotePath),
-}
-
-impl Done {
-    fn of(published: Published, digest: Sha256Digest) -> Self {
-        match published {
-            Published::At(name) => Self::Stands(name, digest, None),
-            Published::AlreadyAt(name) => {
-                Self::Stands(name, digest, Some("the same bytes stood there already".to_owned()))
-            }
-            Published::SkippedFor(name) => Self::TurnedAway(name),
-        }
-    }
-}
-
-/// An attempt that did not go through.
-#[derive(Debug)]
-struct Trouble {
-    why: String,
-    then: Then,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    /// As soon as the destination is back.
-    Wait,
-    /// After a pause, as long as attempts are left.
-    TryAgain,
-    GiveUp,
-}
-
 /// How the attempts at a file ended.
 #[derive(Debug)]
 enum Outcome {
@@ -129,12 +70,16 @@ enum Outcome {
 pub struct Transfer<'a> {
     engine: &'a Engine,
     job: &'a Job,
+    /// The job's, but under a later token once a session broke.
+    claim: Claim,
     place: &'a mut Place,
     version: Version,
     staging: RemotePath,
     attempts: u32,
     /// Whether our temporary name may stand on the server.
     staged: Staged,
+    /// Whether a session broke meanwhile: the server may still carry out what it was asked for under that name.
+    late: bool,
     /// The final name that was being written directly when the session broke.
     begun: Option<RemotePath>,
     /// Whether predecessors' names were dealt with.
@@ -155,11 +100,13 @@ impl<'a> Transfer<'a> {
         Self {
             engine,
             job,
+            claim: job.claim.clone(),
             place,
             version: job.version.clone(),
             staging: job.claim.remote.staging(job.claim.key.id(), job.claim.token),
             attempts: 0,
             staged: Staged::Nothing,
+            late: false,
             begun: None,
             inherited: if job.claim.predecessors.is_empty() { Inherited::Settled } else { Inherited::Unknown },
             ambiguous: None,
@@ -197,9 +144,13 @@ impl<'a> Transfer<'a> {
             self.attempts += 1;
             reach(Point::Begun);
             // On the heap, for as long as there is a slot: those that wait for one are many, and their tasks small.
+            let began = Instant::now();
             let halt = match Box::pin(self.attempt(&slot)).await {
                 Ok(done) => {
                     self.engine.archive(self.job).pool().succeeded();
+                    if let Done::Stands(..) = done {
+                        self.job.claimed.committed(began.elapsed());
+                    }
                     return Ok(Outcome::Done(done));
                 }
                 Err(halt) => halt,
@@ -226,7 +177,7 @@ impl<'a> Transfer<'a> {
                 }
                 Halt::Local(ReadError::Failed(why)) => {
                     self.clean(&slot).await;
-                    Trouble { why, then: Then::TryAgain }
+                    Trouble { why, class: RetryClass::File, then: Then::TryAgain }
                 }
                 Halt::Remote(error) => Box::pin(self.judge(&slot, &error)).await,
             };
@@ -234,11 +185,14 @@ impl<'a> Transfer<'a> {
             debug!(path = %display::path(&self.job.version.candidate.absolute()), attempt = self.attempts, why = trouble.why, "attempt failed");
             match trouble.then {
                 // Not this file's fault: the breaker holds all work, and no attempt is burnt.
-                Then::Wait => self.attempts -= 1,
+                Then::Wait => {
+                    self.attempts -= 1;
+                    self.engine.reporter.retried(RetryClass::Destination);
+                }
                 Then::TryAgain if self.attempts < retry.max_attempts => {
                     let delay = retry.backoff.delay(self.attempts, rand::random());
                     let path = self.job.version.candidate.absolute();
-                    self.engine.reporter.retrying(&path, self.attempts, delay, &trouble.why);
+                    self.engine.reporter.retrying(trouble.class, &path, self.attempts, delay, &trouble.why);
                     self.place.rest(delay).await;
                 }
                 Then::TryAgain | Then::GiveUp => {
@@ -255,7 +209,10 @@ impl<'a> Transfer<'a> {
     /// What an error of the destination means for this file. Cleans up, and tells the pool.
     async fn judge(&mut self, slot: &Slot, error: &DestinationError) -> Trouble {
         match error.consequence {
-            Consequence::Session => slot.broken(),
+            Consequence::Session => {
+                slot.broken();
+                self.late |= self.staged == Staged::Maybe;
+            }
             Consequence::File | Consequence::Policy | Consequence::Outage | Consequence::Refusal => {
                 self.clean(slot).await;
             }
@@ -269,7 +226,12 @@ impl<'a> Transfer<'a> {
             _ if self.hopeless(error) => Then::GiveUp,
             _ => Then::TryAgain,
         };
-        Trouble { why: describe(error), then }
+        let class = match error.consequence {
+            Consequence::Session => RetryClass::Session,
+            Consequence::File | Consequence::Policy => RetryClass::File,
+            Consequence::Outage | Consequence::Refusal => RetryClass::Destination,
+        };
+        Trouble { why: describe(error), class, then }
     }
 
     /// Whether trying again cannot help: what nobody will change, or what only a person can, who is not there to do it
@@ -285,9 +247,11 @@ impl<'a> Transfer<'a> {
     /// Steps 2 to 5: one try to bring the file to its final name.
     async fn attempt(&mut self, session: &Session) -> Result<Done, Halt> {
         let rules = self.engine.source(self.job).rules;
-        let staging = self.staging.clone();
-        let delivery =
-            Delivery { staging: &staging, wanted: &self.job.claim.remote, size: self.version.fingerprint.size, rules };
+        if self.late && rules.publish != Publish::Direct {
+            self.fence().await?;
+        }
+        let (staging, wanted) = (self.staging.clone(), self.claim.remote.clone());
+        let delivery = Delivery { staging: &staging, wanted: &wanted, size: self.version.fingerprint.size, rules };
         if rules.publish == Publish::Direct {
             return self.attempt_direct(session, delivery).await;
         }
@@ -301,6 +265,7 @@ impl<'a> Transfer<'a> {
         let digest = self.upload(session, &delivery, before).await?;
         let _turn = self.turn().await;
         self.confirm().await?;
+        self.disarm(session).await?;
         match self.engine.archive(self.job).commit(session, &delivery, &digest).await {
             Ok(published) => {
                 reach(Point::Committed);
@@ -314,6 +279,16 @@ impl<'a> Transfer<'a> {
                 Err(error.into())
             }
         }
+    }
+
+    /// What a broken session was asked for may still happen: a late OPEN would truncate, a late RENAME publish what stands
+    /// under our temporary name at that moment. So this attempt has another name, like a successor's, and takes over what
+    /// stands under the old one by renaming it.
+    async fn fence(&mut self) -> Result<(), LedgerError> {
+        self.claim = self.engine.hold(|| self.engine.ledger.reissue(&self.claim)).await?;
+        self.staging = self.claim.remote.staging(self.claim.key.id(), self.claim.token);
+        (self.inherited, self.late) = (Inherited::Unknown, false);
+        Ok(())
     }
 
     /// The same for a server that cannot rename: the name is judged first, and written in place.
@@ -369,7 +344,7 @@ impl<'a> Transfer<'a> {
     ) -> Result<Sha256Digest, Halt> {
         let archive = self.engine.archive(self.job);
         let _memory = self.engine.memory.acquire_many(memory_kib(delivery.size)).await;
-        let progress = self.engine.reporter.started(&self.job.version.candidate.absolute(), delivery.size);
+        let progress = self.job.claimed.started();
         let sent = |acknowledged| match acknowledged {
             Acknowledged::Sent(bytes) => progress.sent(bytes),
             Acknowledged::Resumed(bytes) => progress.resumed(bytes),
@@ -378,10 +353,13 @@ impl<'a> Transfer<'a> {
         let (staged, digest) = if delivery.size <= SMALL_BYTES {
             let Whole { bytes, digest, mode, mtime_secs } = self.local(move || version.read_whole()).await?;
             self.staged = Staged::Maybe;
-            (archive.stage(session, delivery, before, kept(mtime_secs, mode), Body::Whole(bytes), &sent).await?, digest)
+            (
+                archive.stage(session, delivery, before, Kept::of(mtime_secs, mode), Body::Whole(bytes), &sent).await?,
+                digest,
+            )
         } else {
             let opened = self.local(move || version.open()).await?;
-            let kept = kept(opened.mtime_secs, opened.mode);
+            let kept = Kept::of(opened.mtime_secs, opened.mode);
             let (pieces, reader) = self.version.clone().read_pieces(opened, session.features().write_len as usize);
             self.staged = Staged::Maybe;
             let staged = archive.stage(session, delivery, before, kept, Body::Pieces(pieces), &sent).await;
@@ -411,8 +389,8 @@ impl<'a> Transfer<'a> {
     async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
         match self.engine.source(self.job).rules.on_conflict {
             OnConflict::Overwrite => {
-                let claim = &self.job.claim;
-                Some(self.engine.turns.take(&claim.key.destination, &claim.remote).await)
+                let claim = &self.claim;
+                Some(self.engine.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
             }
             OnConflict::Rename | OnConflict::Skip | OnConflict::Fail => None,
         }
@@ -424,12 +402,26 @@ impl<'a> Transfer<'a> {
             let version = self.version.clone();
             self.local(move || version.still_named()).await?;
             reach(Point::Unchanged);
-            let confirmed = self.engine.lease.confirm(&self.job.claim).await;
+            let confirmed = self.engine.lease.confirm(&self.claim).await;
             let Err(LedgerError::Unavailable { .. }) = confirmed else { break confirmed? };
             // Much may happen to the file until the ledger is back.
-            self.engine.hold(|| self.engine.lease.confirm(&self.job.claim)).await?;
+            self.engine.hold(|| self.engine.lease.confirm(&self.claim)).await?;
         }
         reach(Point::LeaseConfirmed);
+        Ok(())
+    }
+
+    /// Step 4, where the commit may replace what has the name: takes away what a rename could still bring an older version
+    /// there with, be it on its way from an owner that died, from a session that broke, or about to be asked for. None of
+    /// those may commit any more, for this version has their file's name.
+    async fn disarm(&self, session: &Session) -> Result<(), Halt> {
+        if self.engine.source(self.job).rules.on_conflict != OnConflict::Overwrite {
+            return Ok(());
+        }
+        let path = self.job.version.candidate.absolute();
+        for name in self.engine.hold(|| self.engine.ledger.rivals(&self.claim, &path)).await? {
+            self.engine.archive(self.job).remove_left(session, &name).await?;
+        }
         Ok(())
     }
 
@@ -443,8 +435,8 @@ impl<'a> Transfer<'a> {
             // A reply that is lost from here on leaves it open which names stand.
             self.staged = Staged::Maybe;
             let mut adopted = Staged::Nothing;
-            for token in &self.job.claim.predecessors {
-                let left = delivery.wanted.staging(self.job.claim.key.id(), *token);
+            for token in &self.claim.predecessors {
+                let left = delivery.wanted.staging(self.claim.key.id(), *token);
                 // Renaming onto a name that was adopted already fails, and the second leftover is removed.
                 if self.engine.archive(self.job).adopt(session, &left, delivery).await? {
                     adopted = Staged::Maybe;
@@ -455,13 +447,13 @@ impl<'a> Transfer<'a> {
             reach(Point::Inherited);
             // The predecessor may have died between its commit and its record. Where nothing has the wanted name it
             // did not commit, and the file need not be read twice.
-            if self.engine.archive(self.job).is_taken(session, delivery).await? {
+            if self.ambiguous.is_none() && self.engine.archive(self.job).is_taken(session, delivery).await? {
                 let version = self.version.clone();
                 self.ambiguous = Some(blocking(move || version.digest()).await?);
             }
         }
         Ok(match self.staged {
-            Staged::Nothing => Before::Nothing,
+            Staged::Nothing | Staged::Gone => Before::Nothing,
             Staged::Maybe => leftover,
         })
     }
@@ -494,7 +486,7 @@ impl<'a> Transfer<'a> {
         // A clock that was set back makes no record of this run one of an earlier run.
         let recorded_at = self.engine.now().max(self.engine.started_at);
         let record = Record { remote: remote.clone(), sha256: digest, recorded_at };
-        let intention = match self.engine.record(self.job, record).await {
+        let intention = match self.engine.record(self.job, &self.claim_to_end(), record).await {
             Ok(intention) => intention,
             Err(LedgerError::LeaseLost) => {
                 // A successor owns the file; it finds these bytes under their name and records them itself.
@@ -523,15 +515,18 @@ impl<'a> Transfer<'a> {
     }
 
     async fn release(&mut self, status: Status, reason: String, ending: Ending) -> Result<End, LedgerError> {
-        let staged = if self.inherited == Inherited::Settled { self.staged } else { Staged::Maybe };
-        let attempts = self.job.claim.attempts + self.attempts;
+        let (staged, claim) = match (self.inherited, self.staged) {
+            (Inherited::Settled, Staged::Nothing | Staged::Gone) => (Staged::Gone, self.claim_to_end()),
+            (Inherited::Settled, Staged::Maybe) | (Inherited::Unknown, _) => (Staged::Maybe, self.claim.clone()),
+        };
+        let attempts = self.claim.attempts + self.attempts;
         let intention = self.engine.quarantine_of(self.job);
         let release = match ending {
             Ending::Failed => Release::Failed { reason: reason.clone(), attempts, staged, intention },
             Ending::Unfinished => Release::Unfinished { attempts, staged },
             Ending::Forget => Release::Forget { staged },
         };
-        let ours = match self.engine.hold(|| self.engine.ledger.release(&self.job.claim, release.clone())).await {
+        let ours = match self.engine.hold(|| self.engine.ledger.release(&claim, release.clone())).await {
             Ok(()) => true,
             // Its successor has the file, and judges it.
             Err(LedgerError::LeaseLost) => false,
@@ -548,8 +543,15 @@ impl<'a> Transfer<'a> {
         Ok(self.end(status, Some(reason), None))
     }
 
+    /// The claim with every token whose name a late request may still bring back, although it is gone.
+    fn claim_to_end(&self) -> Claim {
+        let own = self.late.then_some(self.claim.token);
+        let predecessors = self.claim.predecessors.iter().copied().chain(own).collect();
+        Claim { predecessors, ..self.claim.clone() }
+    }
+
     fn end(&self, status: Status, reason: Option<String>, sha256: Option<Sha256Digest>) -> End {
-        let (remote, attempts) = (self.job.claim.remote.clone(), self.attempts);
+        let (remote, attempts) = (self.claim.remote.clone(), self.attempts);
         End { status, reason, remote, sha256, attempts, version: Standing::Current, blame: Blame::File }
     }
 }
@@ -568,10 +570,6 @@ fn describe(error: &DestinationError) -> String {
     }
 }
 
-fn kept(mtime_secs: i64, mode: u32) -> Kept {
-    Kept { mtime: mtime_v3(mtime_secs), mode: remote_mode(mode) }
-}
-
 /// Reading a whole large file takes a thread of its own.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
@@ -579,17 +577,6 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|panic| Err(ReadError::Failed(format!("reading it failed: {panic}"))))
-}
-
-/// SFTP version 3 has 32 bits for seconds: times before 1970 become 1970, times from 2106 on stay at the last second.
-fn mtime_v3(seconds: i64) -> u32 {
-    u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
-}
-
-/// Permission bits without set-ID and sticky bits, which mean something else to another machine's users, and with
-/// read permission for the owner, without which nobody could verify the file.
-fn remote_mode(mode: u32) -> u32 {
-    mode & 0o777 | 0o400
 }
 
 /// What one upload holds in memory: a small file, or the window of a large one and what was read ahead.

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 
+use super::desk::Desk;
 use super::engine::{Engine, Resting, RunError};
-use super::intake::{BATCH, Intake, Ready, Told, Unseen, problem_row, sleep_until};
+use super::intake::{BATCH, Intake, Told, Unseen, problem_row, sleep_until};
 use super::names::{Entry, Named};
 use super::scans::{Asked, Scans, Step, Walk, Why, begin};
 use crate::config::settings::{Execution, LedgerLocation, WatchSettings, WatcherKind};
 use crate::domain::{Deferral, Status, display};
 use crate::ledger::LedgerError;
-use crate::readiness::{Decision, Rules, Waiting};
+use crate::readiness::{Decision, Rules};
 use crate::report::Phase;
 use crate::selection::MarkedBy;
 use crate::shutdown::Shutdown;
@@ -26,7 +27,7 @@ use crate::source::{BelowRoot, Candidate, Root};
 mod drain;
 
 /// Files that are waited for at most; beyond it those that wait for a marker are left to the next scan.
-const WAITING: usize = 50_000;
+pub(super) const WAITING: usize = 50_000;
 /// How often a stop file and idleness are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -45,12 +46,12 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
     {
         options.bells = directory;
     }
+    options.pulse = engine.pulses(intake.destination()).watch.clone();
     let watch = Watch::start(watched(engine, intake.destination()), options, rand::random())
         .map_err(|error| RunError::Broken(format!("the watcher did not start: {error}")))?;
     let mut run = Run {
         engine,
         intake,
-        waiting: Waiting::new(WAITING),
         scans: Scans::default(),
         missed: Missed::Nothing,
         unmet: VecDeque::new(),
@@ -61,14 +62,21 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
     let mut inflow = Inflow::new(watch);
     let mut retried = engine.lease.retried();
     loop {
-        let due = run.waiting.next_due().map(tokio::time::Instant::from_std);
+        let due = run.intake.waiting().next_due().map(tokio::time::Instant::from_std);
+        intake.pulse().rest();
         tokio::select! {
             biased;
             () = shutdown.draining().cancelled() => break,
+            () = shutdown.handing_over().cancelled() => {
+                // Its successor finds all that waits by itself.
+                engine.reporter.waiting(intake.destination(), 0);
+                return Ok(());
+            }
             () = engine.stop.cancelled() => break,
             () = sleep_until(due), if due.is_some() => run.examine_due().await?,
             () = std::future::ready(()), if !run.unmet.is_empty() => run.examine_unmet().await?,
             came = inflow.next(&mut run) => {
+                intake.pulse().beat(Instant::now());
                 if came == Came::End {
                     warn!("the watcher ended; stopping");
                     shutdown.drain();
@@ -87,9 +95,9 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
             }
         }
         run.look_for_missed();
-        engine.reporter.waiting(intake.destination(), run.waiting.len() as u64);
+        intake.tell_waiting();
     }
-    Ok(run.drain(inflow, settings.grace).await?)
+    Ok(run.drain(inflow, shutdown.over(settings.grace)).await?)
 }
 
 fn look_interval() -> tokio::time::Interval {
@@ -98,12 +106,13 @@ fn look_interval() -> tokio::time::Interval {
     interval
 }
 
-/// Returns once something stands at the path.
-pub async fn await_file(path: &Path) {
+/// Returns once something stands at the path, which may be on a filesystem that hangs.
+pub async fn await_file(desk: &Desk, path: &Path) {
     let mut looks = look_interval();
     loop {
         looks.tick().await;
-        if path.symlink_metadata().is_ok() {
+        let path = path.to_owned();
+        if desk.run(move || path.symlink_metadata().is_ok()).await == Ok(true) {
             return;
         }
     }
@@ -182,7 +191,10 @@ impl Inflow {
 
     /// Waits for what comes next. Cancel-safe.
     async fn next(&mut self, run: &mut Run<'_>) -> Came {
-        let (room, mark) = (run.waiting.room().min(BATCH), run.waiting.mark());
+        let (room, mark) = {
+            let waiting = run.intake.waiting();
+            (waiting.room().min(BATCH), waiting.mark())
+        };
         let begin = |walk| begin(run.engine, walk);
         let Self { watch, events, names, turns, ended } = self;
         std::future::poll_fn(|context| {
@@ -205,7 +217,6 @@ impl Inflow {
 struct Run<'a> {
     engine: &'a Arc<Engine>,
     intake: &'a Intake,
-    waiting: Waiting<Candidate>,
     scans: Scans,
     missed: Missed,
     /// Roots that were walked to their end, with the marks of their beginnings: what waited for an event before, and was
@@ -248,13 +259,13 @@ impl Run<'_> {
         for event in events.drain(..) {
             match event {
                 // It grows. It is looked at when its time comes, or when it is closed.
-                SourceEvent::Changed(candidate) if self.waiting.waits_for_time(&candidate) => {
+                SourceEvent::Changed(candidate) if self.intake.waiting().waits_for_time(&candidate) => {
                     self.engine.stir();
                 }
                 SourceEvent::Changed(candidate) | SourceEvent::Closed(candidate) => candidates.push(candidate),
                 SourceEvent::Removed(candidate) => {
                     self.engine.stir();
-                    self.waiting.forget(&candidate);
+                    self.intake.waiting().forget(&candidate);
                     candidates.retain(|named| *named != candidate);
                 }
                 other => {
@@ -274,12 +285,12 @@ impl Run<'_> {
         self.engine.stir();
         let mut named = HashSet::with_capacity(candidates.len());
         candidates.retain(|candidate| named.insert((Arc::as_ptr(&candidate.root), candidate.path.clone())));
-        let room = self.waiting.room();
+        let room = self.intake.waiting().room();
         if candidates.len() > room {
             self.missed = Missed::Some;
             candidates.truncate(room);
         }
-        let new = candidates.iter().filter(|candidate| !self.waiting.contains(candidate)).count();
+        let new = candidates.iter().filter(|candidate| !self.intake.waiting().contains(candidate)).count();
         self.engine.reporter.discovered(new as u64);
         self.examine(candidates, Told::Quietly).await
     }
@@ -296,7 +307,7 @@ impl Run<'_> {
                 self.examine_new(vec![candidate]).await?;
             }
             SourceEvent::Marker { root, path } => self.marked(root, &path).await?,
-            SourceEvent::Removed(candidate) => self.waiting.forget(&candidate),
+            SourceEvent::Removed(candidate) => self.intake.waiting().forget(&candidate),
             SourceEvent::NewDirectory { root, path } => {
                 self.readable_again(&root, &path).await?;
                 self.scans.ask(Walk::Below(root, path));
@@ -310,6 +321,9 @@ impl Run<'_> {
                 let why = if reason == RescanReason::Interval { Why::Interval } else { Why::Needed };
                 let asked = self.scans.ask(Walk::Root(root.clone(), why));
                 let path = display::path(&root.path);
+                if reason == RescanReason::Overflow {
+                    self.engine.reporter.overflowed();
+                }
                 match reason {
                     RescanReason::Start => info!(%path, "watching"),
                     // One scan makes up for all that was lost before it began.
@@ -351,7 +365,7 @@ impl Run<'_> {
 
     /// Scans for what events named while there was no room for it, once there is some.
     fn look_for_missed(&mut self) {
-        if self.missed == Missed::Some && self.waiting.room() >= WAITING / 2 {
+        if self.missed == Missed::Some && self.intake.waiting().room() >= WAITING / 2 {
             self.missed = Missed::Nothing;
             self.scan_all_roots();
         }
@@ -408,7 +422,8 @@ impl Run<'_> {
     }
 
     async fn examine_due(&mut self) -> Result<(), LedgerError> {
-        let due = self.waiting.due(Instant::now(), BATCH).iter().map(|candidate| (**candidate).clone()).collect();
+        let due =
+            self.intake.waiting().due(Instant::now(), BATCH).iter().map(|candidate| (**candidate).clone()).collect();
         self.examine(due, Told::ByRow).await
     }
 
@@ -416,7 +431,7 @@ impl Run<'_> {
     /// moved away, or the root is polled, no event tells that they are gone.
     async fn examine_unmet(&mut self) -> Result<(), LedgerError> {
         let Some((root, mark)) = self.unmet.front() else { return Ok(()) };
-        let unmet = self.waiting.for_event(*mark, BATCH, |candidate| candidate.root == *root);
+        let unmet = self.intake.waiting().for_event(*mark, BATCH, |candidate| candidate.root == *root);
         if unmet.is_empty() {
             self.unmet.pop_front();
             return Ok(());
@@ -441,8 +456,9 @@ impl Run<'_> {
             match seen {
                 Ok(seen) => {
                     let rules = Rules { settle: self.engine.sources[candidate.root.source].settle };
-                    match self.waiting.observe(candidate, &seen.observation, rules, seen.at) {
-                        Decision::Ready => ready.push(Ready { version: seen.version, marker: seen.marker }),
+                    let (finished, decision) = self.intake.judge(&seen, rules);
+                    match decision {
+                        Decision::Ready => ready.push(seen.ready(finished)),
                         // Held or not: there may be more of them than have room.
                         Decision::Wait { deferral: deferral @ Deferral::NoMarker(_), .. }
                             if self.stage != Stage::Watching =>
@@ -452,9 +468,9 @@ impl Run<'_> {
                         Decision::Wait { .. } => {}
                     }
                 }
-                Err(Unseen::Vanished | Unseen::NotRegular) => self.waiting.forget(&candidate),
+                Err(Unseen::Vanished | Unseen::NotRegular) => self.intake.waiting().forget(&candidate),
                 Err(Unseen::Problem(reason)) => {
-                    self.waiting.forget(&candidate);
+                    self.intake.waiting().forget(&candidate);
                     if self.is_old_news(&candidate.absolute()) {
                         continue;
                     }
@@ -481,7 +497,7 @@ impl Run<'_> {
         if self.scans.busy() {
             return false;
         }
-        if self.waiting.next_due().is_some() || self.engine.in_hand() > 0 {
+        if self.intake.waiting().next_due().is_some() || self.engine.in_hand() > 0 {
             self.engine.stir();
         }
         // Each destination's sources are looked at this often.

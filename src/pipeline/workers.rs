@@ -73,6 +73,10 @@ async fn finish(engine: &Engine, job: &Job, end: End) -> Result<(), LedgerError>
         elapsed: job.began.elapsed(),
     };
     engine.put_down();
+    if row.status == Status::Deferred && engine.is_replaced() {
+        // Its successor writes the row, perhaps for another destination.
+        return Ok(());
+    }
     if row.status == Status::Failed {
         if engine.patience == Patience::Persistent {
             engine.rest(Resting::Version(job.claim.key.id()));

@@ -100,6 +100,12 @@ pub struct Console {
     out: Arc<Mutex<dyn Write + Send>>,
 }
 
+impl std::fmt::Debug for Console {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Console").field("drawing", &self.drawing).field("colour", &self.colour).finish_non_exhaustive()
+    }
+}
+
 impl Console {
     /// The process's standard error, as the settings and the environment (`NO_COLOR`, `TERM`) want it.
     pub fn stderr(output: &OutputSettings) -> Self {

@@ -1,17 +1,22 @@
-//! What the pipeline tells: counters that cost a few atomic additions a file, and no queue that could grow.
+//! What the pipeline tells, in one place: counters that cost a few atomic additions a file, and no queue that could grow.
+//! Progress, metrics and the live state look at them when they like.
 //!
 //! The counts here are for people who watch; the summary's rows and totals come from the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
-use crate::domain::{Status, Totals, display};
+use chrono::{DateTime, Utc};
 
-/// Files from this size on are shown by name while they are in flight.
-const LARGE_BYTES: u64 = 8 << 20;
+use super::claimed::{Claimed, ClaimedFiles, LargeTransfer, Pending};
+use super::distribution::{Distributed, Distribution, LAG_SECONDS, UPLOAD_SECONDS};
+use crate::domain::{Row, Status, Totals, display};
+
+/// Failures that are remembered.
+const FAILURES: usize = 20;
 
 /// What a run is busy with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,40 +32,80 @@ pub enum Phase {
     Draining,
 }
 
+/// What an attempt failed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryClass {
+    /// The file itself, here or there.
+    File,
+    /// The session; another one serves.
+    Session,
+    /// The destination, whose return is waited for.
+    Destination,
+}
+
+impl RetryClass {
+    pub const ALL: [Self; 3] = [Self::File, Self::Session, Self::Destination];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Session => "session",
+            Self::Destination => "destination",
+        }
+    }
+}
+
 /// A handle for whoever has something to tell. Clones share the counters.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Reporter(Arc<Shared>);
 
-#[derive(Debug, Default)]
-struct Shared {
+#[derive(Debug)]
+pub(super) struct Shared {
     discovered: AtomicU64,
-    in_flight: AtomicU64,
-    sent_bytes: AtomicU64,
-    archived: AtomicU64,
-    archived_bytes: AtomicU64,
-    skipped: AtomicU64,
-    deferred: AtomicU64,
-    failed: AtomicU64,
-    retries: AtomicU64,
+    pub in_flight: AtomicU64,
+    pub sent_bytes: AtomicU64,
+    /// In the order in which they became known.
+    sources: RwLock<Vec<Ended>>,
+    retries: [AtomicU64; RetryClass::ALL.len()],
+    scans: AtomicU64,
+    overflows: AtomicU64,
+    /// Milliseconds since the Unix epoch; 0 for never.
+    last_archived: AtomicI64,
+    pub upload: Distribution,
+    pub lag: Distribution,
+    pub claimed: ClaimedFiles,
     state: Mutex<State>,
 }
 
-/// What is no number. Taken for a moment, a few times a second or for a large file.
+/// What came to its end, of one source.
+#[derive(Debug)]
+struct Ended {
+    source: Arc<str>,
+    /// In the order of [`Status::ALL`].
+    files: [AtomicU64; Status::ALL.len()],
+    archived_bytes: AtomicU64,
+}
+
+impl Ended {
+    fn new(source: Arc<str>) -> Self {
+        Self { source, files: Default::default(), archived_bytes: AtomicU64::new(0) }
+    }
+
+    fn totals(&self) -> Totals {
+        let [archived, skipped, deferred, failed] = Status::ALL.map(|status| self.files[status as usize].load(Relaxed));
+        Totals { archived, skipped, deferred, failed, bytes: self.archived_bytes.load(Relaxed) }
+    }
+}
+
+/// What is no number. Taken for a moment, a few times a second or for a failure.
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
-    /// Oldest first. Bounded by the number of files in flight.
-    large: Vec<Arc<Large>>,
     /// By destination.
     outages: BTreeMap<String, Outage>,
     waiting: BTreeMap<usize, u64>,
-}
-
-#[derive(Debug)]
-struct Large {
-    name: String,
-    size: u64,
-    sent: AtomicU64,
+    /// Newest first.
+    failures: VecDeque<Failed>,
 }
 
 /// Why a destination takes nothing at the moment.
@@ -69,8 +114,17 @@ pub struct Outage {
     pub reason: String,
 }
 
+/// A file that failed, with its texts escaped for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    pub at: DateTime<Utc>,
+    pub source: String,
+    pub path: String,
+    pub reason: String,
+}
+
 /// All counters at one moment. Each is exact; together they may be a few events apart.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     pub phase: Phase,
     /// Candidates seen so far.
@@ -81,27 +135,74 @@ pub struct Snapshot {
     pub in_flight: u64,
     /// Bytes acknowledged so far, those of repeated attempts included.
     pub sent_bytes: u64,
-    /// What [`Reporter::finished`] was told.
+    /// What [`Reporter::finished`] was told, of all sources.
     pub totals: Totals,
+    /// The same of each source.
+    pub sources: Vec<(Arc<str>, Totals)>,
+    /// Attempts that failed and were followed by another one.
     pub retries: u64,
+    /// Of these, each class, in the order of [`RetryClass::ALL`].
+    pub retries_by_class: [u64; RetryClass::ALL.len()],
+    /// Walks of whole roots.
+    pub scans: u64,
+    /// Times that events of a root were lost.
+    pub overflows: u64,
+    pub last_archived_at: Option<DateTime<Utc>>,
+    /// How long the attempts took that archived a file.
+    pub upload: Distributed,
+    /// How long after its end a file was archived.
+    pub lag: Distributed,
     /// Large uploads under way, oldest first.
     pub large: Vec<LargeTransfer>,
     /// Destinations that take nothing at the moment.
     pub outages: BTreeMap<String, Outage>,
+    /// The last ones, newest first.
+    pub failures: Vec<Failed>,
 }
 
-/// One large upload under way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LargeTransfer {
-    /// The local path, escaped for people.
-    pub name: String,
-    pub size: u64,
-    pub sent: u64,
+impl Default for Reporter {
+    fn default() -> Self {
+        Self::new([])
+    }
 }
 
 impl Reporter {
-    pub fn new() -> Self {
-        Self::default()
+    /// For the sources of these names; each name is counted for itself.
+    pub fn new(names: impl IntoIterator<Item = Arc<str>>) -> Self {
+        let reporter = Self(Arc::new(Shared {
+            discovered: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            sources: RwLock::default(),
+            retries: Default::default(),
+            scans: AtomicU64::new(0),
+            overflows: AtomicU64::new(0),
+            last_archived: AtomicI64::new(0),
+            upload: Distribution::new(UPLOAD_SECONDS),
+            lag: Distribution::new(LAG_SECONDS),
+            claimed: ClaimedFiles::default(),
+            state: Mutex::default(),
+        }));
+        reporter.know(names);
+        reporter
+    }
+
+    fn sources(&self) -> RwLockReadGuard<'_, Vec<Ended>> {
+        self.0.sources.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the sources of these names are counted, too, each name for itself.
+    pub fn know(&self, names: impl IntoIterator<Item = Arc<str>>) {
+        let mut sources = self.0.sources.write().unwrap_or_else(PoisonError::into_inner);
+        for source in names {
+            if sources.iter().all(|known| known.source != source) {
+                sources.push(Ended::new(source));
+            }
+        }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -118,35 +219,65 @@ impl Reporter {
         self.state().waiting.insert(destination, files);
     }
 
-    /// An upload attempt begins; it ends when the handle is dropped.
-    pub fn started(&self, path: &Path, size: u64) -> Transfer {
-        self.0.in_flight.fetch_add(1, Relaxed);
-        let large = (size >= LARGE_BYTES).then(|| {
-            let large = Arc::new(Large { name: display::path(path).to_string(), size, sent: AtomicU64::new(0) });
-            self.state().large.push(large.clone());
-            large
-        });
-        Transfer { reporter: self.clone(), large }
+    /// A file was claimed that had been finished since then, as far as we know; it ends when the handle is dropped.
+    pub fn claimed(&self, source: &Arc<str>, path: &Path, bytes: u64, finished: Instant) -> Claimed {
+        Claimed::new(self, source, path, bytes, finished)
     }
 
-    /// A candidate came to its end; `bytes` is its size.
-    pub fn finished(&self, status: Status, bytes: u64) {
-        let counter = match status {
+    /// Claimed files whose upload is not under way, those claimed first in front.
+    pub fn pending(&self) -> Vec<Pending> {
+        self.0.claimed.pending()
+    }
+
+    /// A candidate came to its end.
+    pub fn finished(&self, row: &Row, at: DateTime<Utc>) {
+        let is_known = |sources: &[Ended]| sources.iter().any(|ended| *ended.source == *row.source);
+        if !is_known(&self.sources()) {
+            self.know([row.source.as_str().into()]);
+        }
+        let sources = self.sources();
+        let Some(ended) = sources.iter().find(|ended| *ended.source == *row.source) else { return };
+        ended.files[row.status as usize].fetch_add(1, Relaxed);
+        match row.status {
             Status::Archived => {
-                self.0.archived_bytes.fetch_add(bytes, Relaxed);
-                &self.0.archived
+                ended.archived_bytes.fetch_add(row.bytes, Relaxed);
+                self.0.last_archived.fetch_max(at.timestamp_millis(), Relaxed);
             }
-            Status::Skipped => &self.0.skipped,
-            Status::Deferred => &self.0.deferred,
-            Status::Failed => &self.0.failed,
-        };
-        counter.fetch_add(1, Relaxed);
+            Status::Failed => {
+                let reason = row.reason.as_deref().unwrap_or_default();
+                let failed = Failed {
+                    at,
+                    source: row.source.clone(),
+                    path: display::path(&row.path).to_string(),
+                    reason: display::escaped(reason).to_string(),
+                };
+                let mut state = self.state();
+                state.failures.truncate(FAILURES - 1);
+                state.failures.push_front(failed);
+            }
+            Status::Skipped | Status::Deferred => {}
+        }
     }
 
     /// Attempt number `attempt` (from 1) at a file failed, and another follows after `delay`.
-    pub fn retrying(&self, path: &Path, attempt: u32, delay: Duration, error: &str) {
-        self.0.retries.fetch_add(1, Relaxed);
+    pub fn retrying(&self, class: RetryClass, path: &Path, attempt: u32, delay: Duration, error: &str) {
+        self.retried(class);
         tracing::warn!(file = %display::path(path), attempt, ?delay, %error, "attempt failed, trying again");
+    }
+
+    /// An attempt failed, and another follows when its time has come.
+    pub fn retried(&self, class: RetryClass) {
+        self.0.retries[class as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A whole root is walked.
+    pub fn scanning(&self) {
+        self.0.scans.fetch_add(1, Relaxed);
+    }
+
+    /// Events of a root were lost.
+    pub fn overflowed(&self) {
+        self.0.overflows.fetch_add(1, Relaxed);
     }
 
     /// A destination takes nothing now. The pool logs it, and when it is asked again.
@@ -166,6 +297,12 @@ impl Reporter {
 
     pub fn snapshot(&self) -> Snapshot {
         let shared = &*self.0;
+        let sources: Vec<_> = self.sources().iter().map(|ended| (ended.source.clone(), ended.totals())).collect();
+        let mut totals = Totals::default();
+        sources.iter().for_each(|(_, of_source)| totals += *of_source);
+        let retries_by_class = RetryClass::ALL.map(|class| shared.retries[class as usize].load(Relaxed));
+        let last_archived = Some(shared.last_archived.load(Relaxed)).filter(|millis| *millis > 0);
+        let large = shared.claimed.large();
         let state = self.state();
         Snapshot {
             phase: state.phase,
@@ -173,57 +310,18 @@ impl Reporter {
             waiting: state.waiting.values().sum(),
             in_flight: shared.in_flight.load(Relaxed),
             sent_bytes: shared.sent_bytes.load(Relaxed),
-            totals: Totals {
-                archived: shared.archived.load(Relaxed),
-                skipped: shared.skipped.load(Relaxed),
-                deferred: shared.deferred.load(Relaxed),
-                failed: shared.failed.load(Relaxed),
-                bytes: shared.archived_bytes.load(Relaxed),
-            },
-            retries: shared.retries.load(Relaxed),
-            large: state
-                .large
-                .iter()
-                .map(|large| LargeTransfer {
-                    name: large.name.clone(),
-                    size: large.size,
-                    sent: large.sent.load(Relaxed),
-                })
-                .collect(),
+            totals,
+            sources,
+            retries: retries_by_class.iter().sum(),
+            retries_by_class,
+            scans: shared.scans.load(Relaxed),
+            overflows: shared.overflows.load(Relaxed),
+            last_archived_at: last_archived.and_then(DateTime::from_timestamp_millis),
+            upload: shared.upload.now(),
+            lag: shared.lag.now(),
+            large,
             outages: state.outages.clone(),
-        }
-    }
-}
-
-/// One upload attempt. Dropping it, however it comes about, ends the attempt.
-#[derive(Debug)]
-pub struct Transfer {
-    reporter: Reporter,
-    large: Option<Arc<Large>>,
-}
-
-impl Transfer {
-    /// So many more bytes were acknowledged by the server.
-    pub fn sent(&self, bytes: u64) {
-        self.reporter.0.sent_bytes.fetch_add(bytes, Relaxed);
-        if let Some(large) = &self.large {
-            large.sent.fetch_add(bytes, Relaxed);
-        }
-    }
-
-    /// So many bytes stood on the server already, from an earlier attempt: they count for this file, not for the rate.
-    pub fn resumed(&self, bytes: u64) {
-        if let Some(large) = &self.large {
-            large.sent.fetch_add(bytes, Relaxed);
-        }
-    }
-}
-
-impl Drop for Transfer {
-    fn drop(&mut self) {
-        self.reporter.0.in_flight.fetch_sub(1, Relaxed);
-        if let Some(own) = &self.large {
-            self.reporter.state().large.retain(|large| !Arc::ptr_eq(large, own));
+            failures: state.failures.iter().cloned().collect(),
         }
     }
 }
@@ -232,40 +330,82 @@ impl Drop for Transfer {
 mod tests {
     use super::*;
 
+    fn row(source: &str, status: Status, bytes: u64) -> Row {
+        Row {
+            source: source.to_owned(),
+            path: "/a\nb".into(),
+            remote: None,
+            bytes,
+            sha256: None,
+            status,
+            reason: Some("re\nfused".to_owned()),
+            attempts: 1,
+            elapsed: Duration::ZERO,
+        }
+    }
+
     #[test]
     fn counts_what_it_is_told() {
-        let reporter = Reporter::new();
+        let reporter = Reporter::new(["a".into(), "b".into(), "a".into()]);
+        let at = DateTime::from_timestamp_millis(1_500).unwrap();
         reporter.discovered(3);
         reporter.waiting(0, 2);
         reporter.waiting(1, 3);
         reporter.waiting(0, 1);
-        reporter.finished(Status::Archived, 10);
-        reporter.finished(Status::Failed, 5);
-        reporter.retrying(Path::new("/a"), 1, Duration::ZERO, "refused");
+        reporter.finished(&row("a", Status::Archived, 10), at);
+        reporter.finished(&row("b", Status::Archived, 1), DateTime::UNIX_EPOCH);
+        reporter.finished(&row("b", Status::Failed, 5), at);
+        reporter.retrying(RetryClass::Session, Path::new("/a"), 1, Duration::ZERO, "refused");
+        reporter.retried(RetryClass::Destination);
         let snapshot = reporter.clone().snapshot();
-        assert_eq!((snapshot.discovered, snapshot.waiting, snapshot.retries), (3, 4, 1));
-        assert_eq!(snapshot.totals, Totals { archived: 1, failed: 1, bytes: 10, ..Totals::default() });
+        assert_eq!((snapshot.discovered, snapshot.waiting, snapshot.retries), (3, 4, 2));
+        assert_eq!(snapshot.retries_by_class, [0, 1, 1]);
+        assert_eq!(snapshot.totals, Totals { archived: 2, failed: 1, bytes: 11, ..Totals::default() });
+        assert_eq!(snapshot.sources.len(), 2);
+        assert_eq!(snapshot.sources[1].1, Totals { archived: 1, failed: 1, bytes: 1, ..Totals::default() });
+        assert_eq!(snapshot.last_archived_at, Some(at));
     }
 
     #[test]
-    fn an_attempt_ends_with_its_handle() {
-        let reporter = Reporter::new();
-        let small = reporter.started(Path::new("/small"), 10);
-        let large = reporter.started(Path::new("/la\nrge"), LARGE_BYTES);
-        small.sent(10);
-        large.resumed(100);
-        large.sent(5);
+    fn the_last_failures_are_remembered_and_harmless() {
+        let reporter = Reporter::default();
+        for number in 0..30 {
+            reporter.finished(&row("", Status::Failed, 0), DateTime::from_timestamp_millis(number).unwrap());
+        }
+        let failures = reporter.snapshot().failures;
+        assert_eq!(
+            failures.iter().map(|failed| failed.at.timestamp_millis()).collect::<Vec<_>>(),
+            (10..30).rev().collect::<Vec<_>>()
+        );
+        assert_eq!((failures[0].path.as_str(), failures[0].reason.as_str()), ("/a\\nb", "re\\nfused"));
+    }
+
+    #[test]
+    fn an_attempt_ends_with_its_handle_and_a_file_with_its_own() {
+        let reporter = Reporter::default();
+        let claimed = |path: &str, bytes| reporter.claimed(&"".into(), Path::new(path), bytes, Instant::now());
+        let (small, large) = (claimed("/small", 10), claimed("/la\nrge", 8 << 20));
+        assert_eq!(reporter.pending().len(), 2);
+        let (sending, resuming) = (small.started(), large.started());
+        sending.sent(10);
+        resuming.resumed(100);
+        resuming.sent(5);
         let snapshot = reporter.snapshot();
         assert_eq!((snapshot.in_flight, snapshot.sent_bytes), (2, 15));
-        assert_eq!(snapshot.large, [LargeTransfer { name: "/la\\nrge".into(), size: LARGE_BYTES, sent: 105 }]);
-        drop((small, large));
+        assert_eq!(snapshot.large, [LargeTransfer { name: "/la\\nrge".into(), size: 8 << 20, sent: 105 }]);
+        drop((sending, resuming));
         let snapshot = reporter.snapshot();
         assert_eq!((snapshot.in_flight, snapshot.large.len(), snapshot.sent_bytes), (0, 0, 15));
+        small.committed(Duration::from_secs(2));
+        drop(small);
+        assert_eq!(reporter.pending().iter().map(|file| file.bytes).collect::<Vec<_>>(), [8 << 20]);
+        let snapshot = reporter.snapshot();
+        assert_eq!((snapshot.upload.count, snapshot.upload.seconds, snapshot.lag.count), (1, 2.0, 1));
     }
 
     #[test]
     fn an_outage_lasts_until_the_destination_is_up() {
-        let reporter = Reporter::new();
+        let reporter = Reporter::default();
         reporter.destination_down("sftp://h/", "refused");
         assert_eq!(reporter.snapshot().outages["sftp://h/"].reason, "refused");
         reporter.destination_up("sftp://h/");

@@ -19,7 +19,7 @@ use crate::domain::display::{escaped, inert};
 
 /// What the protocol crates may say unless the filter names them: they log each packet, and each server's refusal of
 /// an optional request as an error.
-const QUIET_CRATES: &str = "russh=warn,russh_sftp=error";
+const QUIET_CRATES: &str = "russh=error,russh_sftp=error";
 
 /// Checks a filter such as `info` or `archiver=debug,russh=trace`.
 pub fn parse_filter(filter: &str) -> Result<EnvFilter, String> {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::claimed::LargeTransfer;
 use super::console::{Colour, Console, Drawing};
-use super::events::{LargeTransfer, Phase, Reporter, Snapshot};
+use super::events::{Phase, Reporter, Snapshot};
 use super::human;
 
 /// Between two looks at the counters while bars are drawn.
@@ -252,7 +253,8 @@ mod tests {
     use indicatif::{ProgressDrawTarget, TermLike};
 
     use super::*;
-    use crate::domain::Status;
+    use crate::domain::{Row, Status};
+    use crate::report::{Claimed, Transfer};
 
     /// A terminal that keeps what is written to it, and tells whether the cursor stands on an empty line.
     #[derive(Debug, Clone, Default)]
@@ -319,13 +321,22 @@ mod tests {
         (Console::new(drawing, colour, target, Arc::new(Mutex::new(tape.clone()))), tape)
     }
 
-    fn busy() -> (Reporter, Vec<super::super::Transfer>) {
-        let reporter = Reporter::new();
+    fn row(status: Status, bytes: u64) -> Row {
+        let (source, path, remote, sha256, reason) = Default::default();
+        Row { source, path, remote, bytes, sha256, status, reason, attempts: 1, elapsed: Duration::ZERO }
+    }
+
+    fn busy() -> (Reporter, Vec<(Transfer, Claimed)>) {
+        let reporter = Reporter::default();
         reporter.discovered(1500);
-        reporter.finished(Status::Archived, 2048);
-        reporter.finished(Status::Failed, 1);
-        let transfers =
-            (0..6).map(|n| reporter.started(Path::new(&format!("/var/big\x1b{n}.bin")), 10 << 20)).collect();
+        reporter.finished(&row(Status::Archived, 2048), chrono::DateTime::UNIX_EPOCH);
+        reporter.finished(&row(Status::Failed, 1), chrono::DateTime::UNIX_EPOCH);
+        let transfers = (0..6).map(|n| {
+            let path = format!("/var/big\x1b{n}.bin");
+            let claimed = reporter.claimed(&"".into(), Path::new(&path), 10 << 20, Instant::now());
+            (claimed.started(), claimed)
+        });
+        let transfers = transfers.collect();
         (reporter, transfers)
     }
 
@@ -337,7 +348,7 @@ mod tests {
     #[test]
     fn the_line_says_what_applies() {
         let (reporter, transfers) = busy();
-        transfers[0].sent(4 << 20);
+        transfers[0].0.sent(4 << 20);
         let rates = rates(&[(0, 0, 0), (2, 4 << 20, 2)]);
         let text = |columns| overall_text(&reporter.snapshot(), &rates, columns);
         assert_eq!(text(80), "2/1,500+ files · 4.0 MiB · 2.0 MiB/s · scanning · 1 failed · 6 in flight");
@@ -357,7 +368,7 @@ mod tests {
         assert_eq!(rates(&[(0, 5, 2), (4, 5, 2)]).remaining(&reporter.snapshot()), None);
         assert_eq!(rates(&[(0, 5, 2)]).remaining(&reporter.snapshot()), None);
         drop(transfers);
-        let idle = Reporter::new();
+        let idle = Reporter::default();
         assert_eq!(rates(&[(0, 0, 0), (1, 9, 9)]).remaining(&idle.snapshot()), None);
     }
 
@@ -377,7 +388,7 @@ mod tests {
     fn large_files_have_lines_and_escaped_names() {
         let (console, tape) = console(Drawing::Bars, Colour::Plain);
         let (reporter, mut transfers) = busy();
-        transfers[0].sent(5 << 20);
+        transfers[0].0.sent(5 << 20);
         let mut display = Display::new(&console);
         display.show(&console, &reporter.snapshot(), &Rates::default());
         let text = tape.text();

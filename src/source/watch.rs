@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::{BelowRoot, Candidate, Root};
 use crate::config::settings::WatcherKind;
+use crate::domain::Pulse;
 use crate::selection::Selection;
 
 mod canary;
@@ -54,6 +55,8 @@ pub struct WatchOptions {
     /// A directory for a file that is made and removed at once, to see that all that happened before was told
     /// ([`Watch::flush`]). Where it cannot be written to, everything is scanned instead.
     pub bells: PathBuf,
+    /// Says that the thread is not stuck.
+    pub pulse: Arc<Pulse>,
 }
 
 impl WatchOptions {
@@ -64,6 +67,7 @@ impl WatchOptions {
             poll_interval: Duration::from_secs(2).min(scan_interval),
             canary_patience: Duration::from_secs(2),
             bells: std::env::temp_dir(),
+            pulse: Arc::default(),
         }
     }
 }
@@ -130,10 +134,12 @@ impl Watch {
     ) -> std::io::Result<Self> {
         let (out, events) = mpsc::channel(CHANNEL);
         let stop = Arc::new(AtomicBool::new(false));
+        let pulse = options.pulse.clone();
         let mut worker = Worker::new(watched, options, random, Arc::clone(&mailbox), out, Arc::clone(&stop));
         std::thread::Builder::new().name("watch".into()).spawn(move || {
             // The only error is that nobody listens any more.
             let _ = worker.run();
+            pulse.rest();
         })?;
         Ok(Self { events, stop, mailbox })
     }

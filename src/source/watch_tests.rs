@@ -353,7 +353,8 @@ async fn a_directory_that_may_not_be_read_costs_no_other_its_events() {
         for name in ["a", "lost+found", "z"] {
             fs::create_dir(root.join(name)).unwrap();
         }
-        set_mode(&root.join("lost+found"), 0o000);
+        // Written to, but not read.
+        set_mode(&root.join("lost+found"), 0o300);
     });
     fixture.rescan(RescanReason::Start).await;
     for name in ["a/1", "z/2"] {

@@ -4,8 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Parts that know of the domain and the settings, and of nothing else. They meet in the pipeline.
-const COMPONENTS: &[&str] =
-    &["source", "selection", "readiness", "localfs", "ledger", "destination", "dispose", "embedded", "report"];
+const COMPONENTS: &[&str] = &[
+    "source",
+    "selection",
+    "readiness",
+    "localfs",
+    "ledger",
+    "destination",
+    "dispose",
+    "embedded",
+    "report",
+    "monitor",
+];
 
 /// Doors between rooms that would have none by the rule, each with its reason.
 const DOORS: &[(&str, &str, &str)] = &[
@@ -13,6 +23,7 @@ const DOORS: &[(&str, &str, &str)] = &[
     ("source", "selection", "a walk does not descend where nothing can be selected"),
     ("source", "readiness", "an opened file's state is what readiness judges"),
     ("dispose", "localfs", "both handle local files without following symlinks"),
+    ("monitor", "report", "it shows what the pipeline reports"),
     ("demo", "pipeline", "the demo runs the real one"),
     ("embedded", "fuzzing", "the body of a fuzz target stands where what it tries is private"),
 ];
@@ -39,7 +50,7 @@ fn may_import(importer: &str, imported: &str) -> bool {
             is_component(imported) || ["config", "domain", "exit", "shutdown"].contains(&imported)
         }
         component if is_component(component) => ["config", "domain"].contains(&imported),
-        "config" | "exit" | "shutdown" | "command" => imported == "domain",
+        "config" | "exit" | "shutdown" | "signals" | "command" => imported == "domain",
         "domain" | "failpoint" => false,
         unknown => panic!("`{unknown}` is a new room: add it to `COMPONENTS` or `may_import` in {}", file!()),
     }

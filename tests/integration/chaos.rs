@@ -13,6 +13,8 @@ use observer::Partial;
 use run::Effort;
 use writer::Marked;
 
+#[path = "chaos_late.rs"]
+mod late;
 #[path = "chaos_model.rs"]
 mod model;
 #[path = "chaos_observer.rs"]
@@ -40,6 +42,7 @@ pub struct Scenario {
     marked: Marked,
     copies: Copies,
     partial: Partial,
+    refused: Refused,
     /// What is killed at.
     points: &'static [&'static [Point]],
     /// How often in the standard run.
@@ -61,6 +64,17 @@ enum After {
     /// To another filesystem, where there is one.
     MoveElsewhere,
 }
+
+/// What the server takes nothing of, ever; such files go into quarantine, on another filesystem where there is one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    Nothing,
+    /// The files of [`REFUSED`].
+    OneDirectory,
+}
+
+/// One of the directories that the application uses.
+const REFUSED: &str = "d2";
 
 #[derive(Clone, Copy)]
 enum Server {
@@ -131,6 +145,7 @@ const PLAIN: Scenario = Scenario {
     marked: Marked::No,
     copies: Copies::One,
     partial: Partial::Never,
+    refused: Refused::Nothing,
     points: &[UPLOAD, TAKEN_OVER, RENAMED, ENDING, DELETED],
     rounds: 1,
     at_random: 50,
@@ -231,8 +246,34 @@ const DIRECT: Scenario = Scenario {
     ..PLAIN
 };
 
+/// A server that refuses the files of one directory for ever.
+const QUARANTINE: Scenario = Scenario {
+    name: "quarantine on another filesystem",
+    server: Server::Embedded(Quirks::default),
+    refused: Refused::OneDirectory,
+    points: &[&[
+        Point::Begun,
+        Point::SetAside,
+        Point::Judged,
+        Point::MoveDirectoryMade,
+        Point::CopyCreated,
+        Point::Copied,
+        Point::CopyFlushed,
+        Point::CopyNamed,
+        Point::CopyDurable,
+        Point::CopiedAndRemoved,
+        Point::CopyFound,
+        Point::FileDisposed,
+        Point::PutBack,
+        Point::UndisposedFound,
+        Point::UndisposedDone,
+        Point::RowPut,
+    ]],
+    ..PLAIN
+};
+
 const SCENARIOS: &[&Scenario] =
-    &[&PLAIN, &WATCH, &MOVE, &MARKED, &LINKING, &BARE, &CONFLICT, &OVERWRITE, &OVERWRITE_BARE, &DIRECT];
+    &[&PLAIN, &WATCH, &MOVE, &MARKED, &LINKING, &BARE, &CONFLICT, &OVERWRITE, &OVERWRITE_BARE, &DIRECT, &QUARANTINE];
 
 fn chaos(scenario: &'static Scenario) {
     let kills =
@@ -285,6 +326,11 @@ fn killed_while_overwriting() {
 #[test]
 fn killed_while_publishing_directly() {
     chaos(&DIRECT);
+}
+
+#[test]
+fn killed_while_files_go_into_quarantine() {
+    chaos(&QUARANTINE);
 }
 
 #[test]

@@ -7,17 +7,19 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use archiver::embedded::{Fault, Operation, Request, StatusCode};
 use archiver::failpoint::{Point, VARIABLE};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::model::{Copies, Identity, Model, Violations};
 use super::observer::{Directories, Foreign, Observer, Partial, Seen, View, key_of, local_path};
 use super::plan::{Deed, Plan, Told};
 use super::writer::{AtWork, Marked, Writer};
-use super::{After, Mode, Scenario, Server};
+use super::{After, Mode, REFUSED, Refused, Scenario, Server};
 use crate::push::Bench;
 use crate::support::embedded::Embedded;
 use crate::support::env::{DEADLINE, Finished, Running, TestEnv, files, wait_until};
@@ -73,6 +75,8 @@ struct Chaos {
     tally: Tally,
     /// Where local files are moved to.
     moved: Option<TempDir>,
+    /// Where those go that the server refuses.
+    quarantine: Option<TempDir>,
 }
 
 /// Runs a scenario to its end; `times` the kills of a standard run.
@@ -117,7 +121,14 @@ impl Chaos {
                 (Bench::openssh_in(env, &server), Host::OpenSsh(Box::new(server)))
             }
             Server::Embedded(quirks) => {
-                let server = Embedded::with_quirks(&env, quirks());
+                let refused = scenario.refused;
+                let refuse = move |request: &Request| {
+                    let is_refused = refused == Refused::OneDirectory
+                        && request.operation == Operation::Open
+                        && request.path.contains(&format!("/{REFUSED}/"));
+                    if is_refused { Fault::Status(StatusCode::PermissionDenied) } else { Fault::None }
+                };
+                let server = Embedded::start_with(&env, quirks(), Some(Arc::new(refuse)));
                 (Bench::embedded(env, &server), Host::Embedded(Box::new(server)))
             }
         };
@@ -125,6 +136,10 @@ impl Chaos {
             After::Delete => None,
             After::Move => Some(tempfile::tempdir_in(bench.env.path()).unwrap()),
             After::MoveElsewhere => Some(tempfile::tempdir_in("/dev/shm").unwrap()),
+        };
+        let quarantine = match scenario.refused {
+            Refused::Nothing => None,
+            Refused::OneDirectory => Some(tempfile::tempdir_in("/dev/shm").unwrap()),
         };
         let model = Arc::new(Model::default());
         let writer = Writer::new(bench.env.local(), model.clone(), seed, scenario.marked);
@@ -139,6 +154,7 @@ impl Chaos {
             random: StdRng::seed_from_u64(!seed),
             tally: Tally::default(),
             moved,
+            quarantine,
         };
         chaos.plant(Path::new(""));
         chaos
@@ -155,6 +171,9 @@ impl Chaos {
             (Some(directory), _) => format!("move={}", directory.path().display()),
         };
         command.args(["--layout", self.scenario.layout, "--after", &after]).args(self.scenario.options);
+        if let Some(quarantine) = &self.quarantine {
+            command.args(["--after-failure", &format!("move={}", quarantine.path().display())]);
+        }
         if self.scenario.mode == Mode::Watch {
             command.args(["--settle", "20ms"]);
         }
@@ -174,14 +193,14 @@ impl Chaos {
             if let Some(first) = plan.first {
                 self.act(plan.made);
                 let nth = if first == Point::SomeWritten { self.random.random_range(1..12) } else { 1 };
-                if !self.kill_at(first, nth, None, Told::AsEver) {
+                if !self.kill_at(first, nth, None, Told::AsEver, attempt) {
                     continue;
                 }
                 self.act(plan.between);
             } else {
                 self.act(plan.made);
             }
-            if self.kill_at(point, nth, plan.changed_at, plan.after) {
+            if self.kill_at(point, nth, plan.changed_at, plan.after, attempt) {
                 return;
             }
         }
@@ -205,7 +224,7 @@ impl Chaos {
     }
 
     /// Whether the run died there; otherwise it ended, or had to be killed elsewhere.
-    fn kill_at(&mut self, point: Point, nth: usize, changed_at: Option<Point>, told: Told) -> bool {
+    fn kill_at(&mut self, point: Point, nth: usize, changed_at: Option<Point>, told: Told, attempt: usize) -> bool {
         let mut armed = format!("{}:{nth}:kill", point.name());
         if let Some(changed_at) = changed_at {
             armed += &format!(",{}:1:stop", changed_at.name());
@@ -225,8 +244,12 @@ impl Chaos {
                 running.signal(Signal::CONT);
             }
         }
-        // A push ends by itself; a watch that does not get there within this time needs other files.
-        let limit = if self.scenario.mode == Mode::Push { DEADLINE } else { 4 * BUSY };
+        // A push ends by itself. A watch that does not get there within this time needs other files; or more time, on a
+        // busy machine.
+        let limit = match self.scenario.mode {
+            Mode::Push => DEADLINE,
+            Mode::Watch => DEADLINE.min(4 * BUSY * (1 << attempt.min(8))),
+        };
         let died = running.ends_within(limit);
         if !died {
             running.signal(Signal::KILL);
@@ -267,13 +290,29 @@ impl Chaos {
         }
     }
 
-    /// A run that came to its end: files may still be open, but none fails.
+    /// A run that came to its end: files may still be open, but none fails that the server takes.
     fn ended(&mut self, finished: Finished) {
         self.tally.ended += 1;
-        if !matches!(finished.code(), Some(0 | 4)) {
+        if !matches!(finished.code(), Some(0 | 4)) && !self.failed_as_it_should(&finished) {
             let text = format!("a run ended with {:?}:\n{}\n{}", finished.status, finished.stdout, finished.stderr);
             self.violations.lock().unwrap().add(text);
         }
+    }
+
+    /// Whether all that the server refuses failed, and nothing else.
+    fn failed_as_it_should(&self, finished: &Finished) -> bool {
+        let Ok(summary) = serde_json::from_str::<Value>(&finished.stdout) else { return false };
+        let refused = self.bench.env.local().join(REFUSED);
+        self.scenario.refused == Refused::OneDirectory
+            && finished.code() == Some(1)
+            && summary["files"].as_array().unwrap().iter().all(|row| {
+                let is_refused = Path::new(row["path"].as_str().unwrap()).starts_with(&refused);
+                match row["status"].as_str().unwrap() {
+                    "archived" => !is_refused,
+                    "failed" => is_refused,
+                    _ => true,
+                }
+            })
     }
 
     /// Somebody else's files, one of them with a name as ours have it.
@@ -298,7 +337,7 @@ impl Chaos {
             running.signal(Signal::TERM);
         }
         let finished = running.finish();
-        if finished.code() != Some(0) {
+        if finished.code() != Some(0) && !self.failed_as_it_should(&finished) {
             let text =
                 format!("the last run ended with {:?}:\n{}\n{}", finished.status, finished.stdout, finished.stderr);
             self.violations.lock().unwrap().add(text);
@@ -321,7 +360,8 @@ impl Chaos {
             ours(&self.bench.base).into_iter().partition(|path| key_of(path).is_some());
         temporary.iter().for_each(|path| violations.add(format!("G3: {path:?} is left")));
         let left = files(&self.bench.env.local());
-        // A watch's canary is removed by a later one, but not before it is sure to be nobody's.
+        // One of a watch that was killed right between making and removing it is removed by a later one, but not before it
+        // is sure to be nobody's.
         let left = left.keys().filter(|path| !path.to_string_lossy().starts_with(".archiver-canary-"));
         left.for_each(|path| violations.add(format!("G3: {path:?} is left of the local files")));
         // G2, G3: nothing lost, nothing doubled, byte for byte.
@@ -339,7 +379,26 @@ impl Chaos {
                 parts.len()
             );
         }
-        self.model.judge("the server", self.scenario.copies, &whole, &mut violations);
+        match &self.quarantine {
+            None => self.model.judge("the server", self.scenario.copies, &whole, &mut violations),
+            Some(quarantine) => {
+                let quarantined = files(quarantine.path()).into_keys();
+                let quarantined: Vec<_> =
+                    quarantined.map(|path| read(quarantine.path(), path, &Path::to_owned)).collect();
+                let astray = |path: &Path, is_refused: bool| path.starts_with(REFUSED) != is_refused;
+                for (_, path) in whole.iter().filter(|(_, path)| astray(&local_path(path), false)) {
+                    violations.add(format!("the server: {path:?} was refused, and stands"));
+                }
+                for (_, path) in quarantined.iter().filter(|(_, path)| astray(path, true)) {
+                    violations.add(format!("the quarantine: nobody refused {path:?}"));
+                }
+                assert!(!quarantined.is_empty(), "nothing went into quarantine");
+                let beside =
+                    |(identity, path): &(Identity, PathBuf)| (identity.clone(), Path::new("quarantine").join(path));
+                let all: Vec<_> = whole.iter().cloned().chain(quarantined.iter().map(beside)).collect();
+                self.model.judge("the server and the quarantine", Copies::One, &all, &mut violations);
+            }
+        }
         if let Some(moved) = &self.moved {
             // Markers go with their files.
             let is_marker =

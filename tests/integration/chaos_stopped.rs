@@ -1,9 +1,13 @@
 //! Stopped at a failure point, as a machine is that sleeps, while others go on; and killed there.
 
+use std::fs::File;
+use std::process::Command;
+
 use archiver::failpoint::{Point, VARIABLE};
 use rustix::process::Signal;
 
-use crate::support::env::{DEADLINE, run, tree, wait_until, write};
+use crate::support::env::{DEADLINE, Running, run, tree, wait_until, write};
+use crate::support::namespace;
 use crate::watch::{Site, names, stop, watching};
 
 const MARKED: [&str; 4] = ["--after", "delete", "--marker", "{name}.ready"];
@@ -66,20 +70,100 @@ fn a_file_on_its_way_into_quarantine_is_not_forgotten() {
         };
         let killed = run(push("taken").env(VARIABLE, format!("{}:1:kill", point.name())));
         assert_eq!(killed.code(), None, "{point:?} was never reached");
-        // Nobody is in its way any more, but it keeps the name that it was claimed for.
+        // Nobody is in its way any more.
         std::fs::remove_file(taken.join("a.csv")).unwrap();
         let again = run(&mut push("free"));
-        match point {
-            // It had arrived in quarantine.
-            Point::Moved => {
-                again.assert_code(0);
-                assert_eq!(std::fs::read(quarantine.join("a.csv")).unwrap(), b"ours");
-            }
-            _ => {
-                again.assert_code(0);
-                assert_eq!(std::fs::read(taken.join("a.csv")).unwrap(), b"ours");
-            }
-        }
+        // What was begun is finished, though it could be archived now: a part of it may stand there already.
+        again.assert_code(0);
+        assert_eq!(std::fs::read(quarantine.join("a.csv")).unwrap(), b"ours");
+        assert!(!taken.join("a.csv").exists());
         assert!(tree(&site.local()).is_empty(), "{point:?}: {:?}", tree(&site.local()));
     }
+}
+
+/// A push of the site's files that deletes them.
+fn pushing(site: &Site) -> Command {
+    let mut command = site.env.archiver(["push", "--ssh-config", "none", "--to", &site.server.url()]);
+    command.arg("--identity").arg(site.server.client_key());
+    command.arg("--known-hosts").arg(site.server.known_hosts());
+    command.args(["--after", "delete"]).arg(site.local());
+    command
+}
+
+/// The volume becomes read-only while the file is set aside: it can be neither deleted nor given its name back.
+#[test]
+fn a_file_that_cannot_be_given_its_name_back_is_not_forgotten() {
+    if !namespace::possible() {
+        return;
+    }
+    let site = Site::new();
+    write(&site.local(), "a.csv", "ours");
+    let local = site.local().display().to_string();
+    let mut push = pushing(&site);
+    push.env(VARIABLE, format!("{}:1:stop", Point::SetAside.name()));
+    let mut running = Running::start(&mut namespace::within(&format!("mount --bind '{local}' '{local}'"), &push));
+    running.expect_line("failpoint set-aside reached");
+    wait_until("it is stopped", || running.is_stopped());
+    namespace::enter(&running, &format!("mount -o remount,bind,ro '{local}'"));
+    running.signal(Signal::CONT);
+    let finished = running.finish();
+    finished.assert_code(0);
+    let hidden = tree(&site.local()).into_keys().next().unwrap().display().to_string();
+    assert!(hidden.ends_with(".archived"), "{hidden}");
+    assert!(finished.stderr.contains(&format!("it is hidden as {local}/{hidden}")), "{}", finished.stderr);
+
+    run(&mut pushing(&site)).assert_code(0);
+    assert!(tree(&site.local()).is_empty(), "{:?}", tree(&site.local()));
+    assert_eq!(site.archived().len(), 1);
+}
+
+/// Somebody opens it for a moment, and writes nothing.
+#[test]
+fn a_file_that_is_opened_while_it_is_disposed_of_goes_at_the_next_scan() {
+    let site = Site::new();
+    write(&site.local(), "a.csv", "ours");
+    let armed = format!("{}:1:stop", Point::SetAside.name());
+    let mut running = watching(site.command(["--after", "delete", "--scan-interval", "400ms"]).env(VARIABLE, armed));
+    running.expect_line("failpoint set-aside reached");
+    wait_until("it is stopped", || running.is_stopped());
+    let aside = tree(&site.local()).into_keys().next().unwrap();
+    let writer = File::options().append(true).open(site.local().join(aside)).unwrap();
+    running.signal(Signal::CONT);
+    running.expect_line("opened for writing again");
+    drop(writer);
+    wait_until("it is gone", || names(&site.local()).is_empty());
+    stop(running).assert_code(0);
+    assert_eq!(site.archived().len(), 1);
+}
+
+/// Two runs find what a third one left: one of them finishes it.
+#[test]
+fn a_disposal_that_was_cut_short_is_finished_by_one_run() {
+    let site = Site::new();
+    write(&site.local(), "a.csv", "ours");
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let moved = format!("move={}", elsewhere.path().display());
+    let push = |point: Point, what: &str| {
+        let mut command = site.env.archiver(["push", "--ssh-config", "none", "--to", &site.server.url()]);
+        command.arg("--identity").arg(site.server.client_key());
+        command.arg("--known-hosts").arg(site.server.known_hosts());
+        command.args(["--after", &moved]).arg(site.local());
+        command.env(VARIABLE, format!("{}:1:{what}", point.name()));
+        command
+    };
+    assert_eq!(run(&mut push(Point::Disposing, "kill")).code(), None);
+    let mut late = Running::start(&mut push(Point::UndisposedFound, "stop"));
+    late.expect_line("failpoint undisposed-found reached");
+    wait_until("it is stopped", || late.is_stopped());
+    let mut first = Running::start(&mut push(Point::CopyCreated, "stop"));
+    first.expect_line("failpoint copy-created reached");
+    wait_until("it is stopped", || first.is_stopped());
+    let half = tree(elsewhere.path());
+    late.signal(Signal::CONT);
+    late.finish();
+    assert_eq!(tree(elsewhere.path()), half, "it is another one's");
+    first.signal(Signal::CONT);
+    first.finish().assert_code(0);
+    assert!(tree(&site.local()).is_empty());
+    assert_eq!(std::fs::read(elsewhere.path().join("a.csv")).unwrap(), b"ours");
 }

@@ -210,6 +210,7 @@ fn another_value(name: &str, kind: Kind) -> &'static str {
         "log.level" => "trace",
         "output.summary" => "csv",
         "output.progress" => "never",
+        "metrics.listen" => "127.0.0.1:9090",
         "pool.limit-rate" => "1MiB",
         "watch.watcher" => "poll",
         "run.on-failure" => "exit",
@@ -288,7 +289,7 @@ jobs = 0
 "#,
     );
     insta::assert_snapshot!(place.mistakes(&["watch", "--after", "archive", "--source", "nam=b"]), @r#"
-        the configuration has 20 mistakes:
+        the configuration has 19 mistakes:
           archiver.toml:1: identity: unknown key; did you mean `destination.identity`?
           archiver.toml:3: destination.ulr: unknown key; did you mean `url`?
           archiver.toml:4: destination.url: the scheme `ftp` is not supported; write sftp://user@host/absolute/directory, or sftp://user@host/~/directory for one below the login directory
@@ -301,7 +302,6 @@ jobs = 0
           archiver.toml:13: source.settle: expected a string, as in "30s", not an integer
           archiver.toml:15: retry.max-attempts: expected an integer, not a string
           archiver.toml:16: retry.initial-backoff: `soon` is no duration; write it with its unit, as in `250ms`, `2s`, `5m` or `1h 30m`
-          archiver.toml:17: metrics: unknown key
           archiver.toml:20: pool.jobs: `0` is neither `auto` nor a whole number from 1 to 65535
           archiver.toml:21: sorce: unknown key; did you mean `source`?
           ARCHIVER_HOST_KEY: `lax` is not one of `strict`, `accept-new`, `SHA256:…`

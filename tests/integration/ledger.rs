@@ -16,6 +16,8 @@ use archiver::ledger::{
 };
 use chrono::Utc;
 
+use crate::support::freeze::freeze;
+
 const DESTINATION: &str = "sftp://host/upload";
 const LEASE: Duration = Duration::from_secs(60);
 const RACE: usize = 2_000;
@@ -192,7 +194,7 @@ async fn a_stopped_process_loses_its_claims_with_its_lease_and_notices() {
     let path = directory.path().join("ledger.db");
     let mut other = Other::start("hold", &path);
     other.hear("holding ");
-    other.signal(rustix::process::Signal::STOP);
+    freeze(rustix::process::Pid::from_child(&other.process));
     let now = open(&path);
     assert!(matches!(ask(&now, 1).await, ClaimReply::Held { .. }));
     let later = SqliteLedger::open(config(&path, 2 * LEASE)).unwrap();

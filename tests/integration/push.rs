@@ -29,12 +29,18 @@ mod crash;
 mod direct;
 #[path = "push_faults.rs"]
 mod faults;
+#[path = "push_floods.rs"]
+mod floods;
 #[path = "push_hostile_login.rs"]
 mod hostile_login;
 #[path = "push_inspect.rs"]
 mod inspect;
+#[path = "push_killed_server.rs"]
+mod killed_server;
 #[path = "push_ledger.rs"]
 mod ledger;
+#[path = "push_limits.rs"]
+mod limits;
 #[path = "push_list.rs"]
 mod list;
 #[path = "push_login.rs"]
@@ -66,7 +72,7 @@ mod sshd;
 #[path = "push_statuses.rs"]
 mod statuses;
 #[path = "push_stop.rs"]
-mod stop;
+pub mod stop;
 #[path = "push_summary.rs"]
 mod summary;
 #[path = "push_tree.rs"]
@@ -80,7 +86,11 @@ pub struct Bench {
     login: Vec<OsString>,
     /// The destination's base on this machine.
     pub base: PathBuf,
+    /// How long a reply is waited for: short only where one never comes, for a busy machine is no broken one.
+    pub request_timeout: &'static str,
 }
+
+const PATIENT: &str = "60s";
 
 impl Bench {
     /// For a server of its own.
@@ -91,7 +101,7 @@ impl Bench {
     pub fn openssh_in(env: TestEnv, server: &OpenSsh) -> Self {
         let login =
             vec!["--identity".into(), server.client_key().into(), "--known-hosts".into(), server.known_hosts().into()];
-        Self { env, to: server.url(), login, base: server.local(&server.base()) }
+        Self::with_login(env, server.url(), login, server.local(&server.base()))
     }
 
     /// For a server of its own, through a relay.
@@ -112,12 +122,16 @@ impl Bench {
     /// For an embedded server of `env.remote()`, whose keys are where the binary looks for them by itself.
     pub fn embedded(env: TestEnv, server: &Embedded) -> Self {
         let (to, base) = (server.url("/"), env.remote());
-        Self { env, to, login: Vec::new(), base }
+        Self::of(env, to, base)
     }
 
     /// For a server that holds `base`, whose keys are where the binary looks for them by itself.
     pub fn of(env: TestEnv, to: String, base: PathBuf) -> Self {
-        Self { env, to, login: Vec::new(), base }
+        Self::with_login(env, to, Vec::new(), base)
+    }
+
+    fn with_login(env: TestEnv, to: String, login: Vec<OsString>, base: PathBuf) -> Self {
+        Self { env, to, login, base, request_timeout: PATIENT }
     }
 
     /// `archiver push` to the destination, into the directory `in`, with short pauses and a JSON summary.
@@ -138,7 +152,6 @@ impl Bench {
     }
 
     /// `archiver watch`, as [`Bench::push`].
-    #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "for the kill test"))]
     pub fn watch<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.bare("watch", arguments);
         command.args(["--to", &self.to]).args(&self.login);
@@ -151,7 +164,7 @@ impl Bench {
         command.env("ARCHIVER_SUMMARY", "json").env("ARCHIVER_LAYOUT", "in");
         command.env("ARCHIVER_LEDGER", self.ledger());
         command.env("ARCHIVER_RETRY__INITIAL_BACKOFF", "1ms").env("ARCHIVER_RETRY__MAX_BACKOFF", "20ms");
-        command.env("ARCHIVER_POOL__REQUEST_TIMEOUT", "2s");
+        command.env("ARCHIVER_POOL__REQUEST_TIMEOUT", self.request_timeout);
         command
     }
 

@@ -27,7 +27,8 @@ pub fn once(operation: Operation, fault: Fault, quirks: Quirks) -> (Bench, Embed
         }
     };
     let server = Embedded::start_with(&env, quirks, Some(Arc::new(faults)));
-    let bench = Bench::embedded(env, &server);
+    let mut bench = Bench::embedded(env, &server);
+    bench.request_timeout = "2s";
     write(&bench.env.local(), "victim", noise(40_000, 1));
     write(&bench.env.local(), "bystander", noise(40_000, 2));
     (bench, server)
@@ -84,7 +85,8 @@ fn a_conflict_whose_rename_was_lost_makes_no_third_name() {
                 false => Fault::None,
             }
         });
-        let bench = Bench::embedded(env, &server);
+        let mut bench = Bench::embedded(env, &server);
+        bench.request_timeout = "2s";
         write(&bench.env.local(), "report.csv", "ours");
         write(&bench.base, "in/report.csv", "theirs");
         bench.push_local().assert_counts([1, 0, 0, 0]);

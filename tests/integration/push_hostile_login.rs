@@ -22,7 +22,7 @@ fn refused(to: SocketAddr, options: &[&str]) -> Pushed {
     write(&env.local(), "a", "a");
     write(&env.home(), "password", "secret");
     let base = env.remote();
-    let bench = Bench { env, to: format!("sftp://u@{to}/x"), login: Vec::new(), base };
+    let bench = Bench::of(env, format!("sftp://u@{to}/x"), base);
     let mut command = bench.push([bench.env.local()]);
     command.args(["--retries", "2", "--after", "delete", "--password-file"]).arg(bench.env.home().join("password"));
     command.args(["--host-key", "accept-new"]).args(options).env("ARCHIVER_POOL__CONNECT_TIMEOUT", "1s");

@@ -263,3 +263,32 @@ fn what_was_done_and_not_acknowledged_is_not_done_twice() {
     });
     println!("{} acknowledgements lost or turned round", cells.into_inner().unwrap());
 }
+
+/// Its filesystem cannot, say: no number of attempts helps, and the user is told what does.
+#[test]
+fn a_server_that_refuses_fsync_for_ever_is_named_with_the_setting_that_helps() {
+    for code in [3, 4, 8] {
+        let env = TestEnv::new();
+        let server = Embedded::with_faults(&env, move |request: &Request| match request.operation {
+            Operation::Fsync => Fault::Raw(request.status(code)),
+            _ => Fault::None,
+        });
+        let bench = Bench::embedded(env, &server);
+        write(&bench.env.local(), "small", noise(500, 1));
+        write(&bench.env.local(), "large", noise(600_000, 2));
+        let wanted = files(&bench.env.local());
+        let push = |options: &[&str]| {
+            Pushed::run(bench.push([bench.env.local()]).args(["--after", "delete", "--retries", "2"]).args(options))
+        };
+        let refused = push(&[]).expect(1);
+        refused.assert_counts([0, 0, 0, 2]);
+        for name in ["small", "large"] {
+            let reason = refused.reason(name);
+            assert!(reason.contains("FSYNC") && reason.contains("fsync = \"never\""), "{code}: {reason}");
+        }
+        assert_eq!((files(&bench.env.local()), bench.archived().len()), (wanted.clone(), 0), "{code}");
+        bench.assert_no_part();
+        push(&["--fsync", "never"]).expect(0).assert_counts([2, 0, 0, 0]);
+        assert_eq!(bench.archived(), wanted);
+    }
+}

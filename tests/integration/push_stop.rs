@@ -149,7 +149,7 @@ fn an_interrupt_while_the_destination_is_out_ends_soon() {
     let env = TestEnv::new();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let base = env.remote();
-    let bench = Bench { env, to: format!("sftp://u@{closed}/x"), login: Vec::new(), base };
+    let bench = Bench::of(env, format!("sftp://u@{closed}/x"), base);
     for number in 0..10 {
         write(&bench.env.local(), number.to_string(), "x");
     }

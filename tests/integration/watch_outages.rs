@@ -125,6 +125,39 @@ fn a_full_disk_holds_the_work_until_there_is_room() {
     assert_eq!(Summary::of(&finished).totals(), (4, 0, 0, 0));
 }
 
+/// Files come while it is full, and are deleted once they are archived.
+#[test]
+fn a_disk_that_fills_up_and_empties_again_and_again_loses_nothing() {
+    let Some(builder) = OpenSsh::builder().on_small_disk("4m") else { return };
+    let site = Site { env: TestEnv::new(), server: builder.start() };
+    let expected = TestEnv::new();
+    let put = |name: String, content: Vec<u8>| {
+        write(&expected.local(), &name, &content);
+        write(&site.local(), &name, &content);
+    };
+    let mut running = site.watch(["--after", "delete", "--retries", "2"]);
+    put("first".into(), noise(100, 1));
+    site.wait_for(1);
+    for round in 0..12 {
+        let filler = site.remote().join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        while file.write_all(&[7; 4096]).is_ok() {}
+        for number in 0..5 {
+            put(format!("{round}-{number}"), noise(20_000, round * 5 + number));
+        }
+        running.expect_line("is out");
+        fs::remove_file(filler).unwrap();
+        drop(file);
+        running.expect_line("is back");
+        wait_until("all are archived", || names(&site.remote()).len() as u64 == round * 5 + 6);
+        wait_until("all are deleted", || names(&site.local()).is_empty());
+    }
+    let finished = stop(running);
+    finished.assert_code(0);
+    assert_eq!(site.archived(), files(&expected.local()));
+    assert_eq!(Summary::of(&finished).totals(), (61, 0, 0, 0));
+}
+
 #[test]
 fn a_base_that_is_not_writable_for_a_while_is_used_again() {
     use std::os::unix::fs::PermissionsExt;

@@ -34,7 +34,7 @@ fn what_happened_while_the_kernels_queue_overflowed_is_found_and_watched() {
     let mut running = site.watch(["--after", "delete"]);
     site.wait_for(3);
     wait_until("they are deleted", || names(&local).is_empty());
-    running.signal(Signal::STOP);
+    running.freeze();
     let events = overflow(&local);
     let model = TestEnv::new();
     let place = |path: &str, content: &str| {

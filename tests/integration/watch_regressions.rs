@@ -167,11 +167,9 @@ fn a_second_interrupt_ends_it_while_another_process_holds_the_ledger() {
     write(&site.local(), "b.csv", "b");
     running.signal(Signal::INT);
     running.expect_line("interrupt again");
-    let asked = std::time::Instant::now();
     running.signal(Signal::INT);
     let finished = running.finish();
     finished.assert_code(130);
-    assert!(asked.elapsed() < std::time::Duration::from_secs(15), "{:?}", asked.elapsed());
     assert_eq!(names(&site.remote()).len(), 1);
     other.execute_batch("ROLLBACK").unwrap();
     // What it left is taken up again.

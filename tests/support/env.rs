@@ -15,8 +15,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use super::freeze;
+
 /// The longest that any step of a test may take. Far more than needed: it only turns a hang into a failure.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(90);
 
 /// `local/`, `remote/` and `home/` in a temporary directory that goes with it.
 pub struct TestEnv {
@@ -251,7 +253,6 @@ impl Running {
     }
 
     /// Waits so long for it to end by itself, and tells whether it did.
-    #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "for the kill test"))]
     pub fn ends_within(&mut self, limit: Duration) -> bool {
         let start = Instant::now();
         loop {
@@ -269,8 +270,13 @@ impl Running {
     /// Whether SIGSTOP has taken effect.
     #[cfg_attr(not(feature = "failpoints"), allow(dead_code, reason = "for the kill test"))]
     pub fn is_stopped(&self) -> bool {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid().as_raw_nonzero())).unwrap();
-        status.lines().any(|line| line.starts_with("State:\tT"))
+        freeze::rests(self.pid())
+    }
+
+    /// Stops it, and waits until it is stopped.
+    #[track_caller]
+    pub fn freeze(&self) {
+        freeze::freeze(self.pid());
     }
 
     #[track_caller]

@@ -35,6 +35,24 @@ pub fn within(setup: &str, command: &Command) -> Command {
     wrapped
 }
 
+/// For `setup`: a filesystem that hangs is mounted there. Nobody answers for it, until the process that is started ends.
+pub fn hangs_at(path: &Path) -> String {
+    let options = "fd=9,rootmode=40000,user_id=0,group_id=0";
+    format!("exec 9<>/dev/fuse\nmount -i -t fuse -o {options} hung '{}'", path.display())
+}
+
+/// Whether this kernel lets us have such a filesystem; a test that it does not let says so and is skipped.
+pub fn can_hang(at: &Path) -> bool {
+    let possible = possible() && {
+        let trial = within(&hangs_at(at), &Command::new("true")).stderr(Stdio::null()).status();
+        trial.is_ok_and(|status| status.success())
+    };
+    if !possible {
+        eprintln!("SKIPPED: this kernel mounts no FUSE in a user namespace");
+    }
+    possible
+}
+
 /// A path as a process in its own namespace sees it.
 pub fn seen_by(running: &Running, path: &Path) -> PathBuf {
     let root = PathBuf::from(format!("/proc/{}/root", running.pid().as_raw_nonzero()));

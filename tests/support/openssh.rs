@@ -12,6 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::freeze::freeze;
 use super::port::Port;
 
 const SSHD: &str = "/usr/sbin/sshd";
@@ -219,7 +220,7 @@ impl OpenSsh {
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             // Stopped first, so that it cannot start a session that the list does not have.
-            signal(child.id(), Signal::STOP);
+            freeze(pid(child.id()));
             for pid in self.sessions_of(child.id()) {
                 signal(pid, Signal::KILL);
             }
@@ -241,17 +242,21 @@ impl OpenSsh {
 
     /// Freezes the server and its sessions: connections stay open and nothing answers, as when a cable is pulled.
     pub fn freeze(&self) {
-        self.signal_all(Signal::STOP);
+        let listener = self.child.as_ref().expect("it runs").id();
+        // First, so that it cannot start a session that the list does not have.
+        freeze(pid(listener));
+        self.sessions_of(listener).into_iter().for_each(|session| freeze(pid(session)));
     }
 
     pub fn thaw(&self) {
-        self.signal_all(Signal::CONT);
+        let listener = self.child.as_ref().expect("it runs").id();
+        signal(listener, Signal::CONT);
+        self.sessions_of(listener).into_iter().for_each(|session| signal(session, Signal::CONT));
     }
 
-    fn signal_all(&self, what: Signal) {
-        let listener = self.child.as_ref().expect("it runs").id();
-        signal(listener, what);
-        self.sessions_of(listener).into_iter().for_each(|pid| signal(pid, what));
+    /// How many connections have processes of their own.
+    pub fn sessions(&self) -> usize {
+        self.child.as_ref().map_or(0, |listener| self.sessions_of(listener.id()).len())
     }
 
     /// The processes below the listener.
@@ -362,9 +367,13 @@ pub fn run(command: &mut Command) -> Vec<u8> {
     output.stdout
 }
 
-fn signal(pid: u32, signal: Signal) {
+fn signal(process: u32, signal: Signal) {
     // It may have ended by itself.
-    let _ = kill_process(Pid::from_raw(pid as i32).expect("a process id"), signal);
+    let _ = kill_process(pid(process), signal);
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number as i32).expect("a process id")
 }
 
 fn open_to_all(path: &Path) {

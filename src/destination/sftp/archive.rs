@@ -203,17 +203,19 @@ impl Archive {
         remove_if_there(session, temporary).await
     }
 
-    /// Removes what a predecessor left under its temporary name; somebody's directory or link in its place stays.
-    pub async fn remove_left(&self, session: &Session, left: &RemotePath) -> Result<(), DestinationError> {
-        match what_is_left(session, left).await? {
-            Left::Nothing => Ok(()),
-            Left::File => remove_if_there(session, left).await,
+    /// Removes what somebody left under a temporary name of ours, and tells what it was; somebody's directory or link in
+    /// its place stays.
+    pub async fn remove_left(&self, session: &Session, left: &RemotePath) -> Result<Left, DestinationError> {
+        let found = what_is_left(session, left).await?;
+        match found {
+            Left::Nothing => {}
+            Left::File => remove_if_there(session, left).await?,
             Left::Foreign => {
                 let path = display::escaped(left.as_str());
                 tracing::warn!(%path, "somebody put something else in the place of a temporary file of ours; it stays");
-                Ok(())
             }
         }
+        Ok(found)
     }
 
     /// Version 3 has one code for most failures. What it means is found out by looking, never by reading its text.

@@ -321,6 +321,7 @@ impl Login<'_> {
     fn ended(&self) -> DestinationError {
         let farewell = self.farewell.lock().expect("no panic while held").clone();
         match farewell {
+            None if self.tried.0.is_empty() => DestinationError::outage(self.what.clone(), "the connection was lost"),
             None => {
                 DestinationError::outage(self.what.clone(), format!("the connection was lost; tried: {}", self.tried))
             }

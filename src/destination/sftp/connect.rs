@@ -57,6 +57,14 @@ pub struct Handshaken {
     life: Life,
 }
 
+/// How far an attempt had come when its time was up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reached {
+    Nothing,
+    /// It proved who it is.
+    Server,
+}
+
 struct Life {
     cut: CancellationToken,
     /// Cuts the stream on drop, which ends the task that russh runs.
@@ -119,7 +127,9 @@ impl Connector {
     }
 
     pub async fn authenticate(&self, handshaken: Handshaken) -> Result<Connection, DestinationError> {
-        self.target.within(self.target.authenticate(handshaken)).await
+        let work = self.target.authenticate(handshaken);
+        let ended = tokio::time::timeout(self.target.timeouts.connect, work).await;
+        ended.unwrap_or_else(|_| Err(self.target.too_late(Reached::Server)))
     }
 }
 
@@ -136,23 +146,32 @@ impl Target {
     }
 
     async fn within<T>(&self, work: impl Future<Output = Result<T, DestinationError>>) -> Result<T, DestinationError> {
-        let limit = self.timeouts.connect;
-        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
-            let why = format!("no connection within {}", humantime::format_duration(limit));
-            Err(DestinationError::outage(self.connecting(), why)
-                .hint("check host and port, and that a firewall lets them pass"))
-        })
+        tokio::time::timeout(self.timeouts.connect, work).await.unwrap_or_else(|_| Err(self.too_late(Reached::Nothing)))
+    }
+
+    fn too_late(&self, reached: Reached) -> DestinationError {
+        let limit = humantime::format_duration(self.timeouts.connect);
+        match reached {
+            Reached::Nothing => DestinationError::outage(self.connecting(), format!("no connection within {limit}"))
+                .hint("check host and port, and that a firewall lets them pass"),
+            Reached::Server => DestinationError::outage(self.connecting(), format!("no login within {limit}"))
+                .hint("the server is there, and does not come to an end with the login: look at its log, or raise `connect-timeout`"),
+        }
     }
 
     async fn connect(&self) -> Result<Connection, DestinationError> {
         // A host on the way has its own limit.
         let via = self.via().await?;
-        self.within(async {
+        let mut reached = Reached::Nothing;
+        let work = async {
             let addresses = self.resolve().await?;
             let dialled = self.dial_through(via, &addresses).await?;
-            self.authenticate(self.handshake(dialled).await?).await
-        })
-        .await
+            let handshaken = self.handshake(dialled).await?;
+            reached = Reached::Server;
+            self.authenticate(handshaken).await
+        };
+        let ended = tokio::time::timeout(self.timeouts.connect, work).await;
+        ended.unwrap_or_else(|_| Err(self.too_late(reached)))
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>, DestinationError> {
@@ -289,13 +308,8 @@ impl Target {
             GuardError::Ssh(error) => error,
         };
         if head.identification().is_none() {
-            let text = head.other_text();
-            let why = match text.is_empty() {
-                true => "the server closed the connection before it introduced itself".to_owned(),
-                false => format!("this does not look like an SSH server; it says `{}`", display::escaped(&text)),
-            };
-            return DestinationError::throttled(self.connecting(), why)
-                .hint("it may have too many connections (MaxStartups of sshd), or the port may be another service's");
+            let (why, hint) = unintroduced(&head.other_text());
+            return DestinationError::throttled(self.connecting(), why).hint(hint);
         }
         match error {
             russh::Error::NoCommonAlgo { kind, theirs, .. } => DestinationError::refusal(
@@ -393,6 +407,50 @@ impl Connection {
         };
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
             tracing::debug!("{} did not say goodbye in time", self.name);
+        }
+    }
+}
+
+/// What a server means that ends the connection without an identification, and what to do. OpenSSH up to 9.7 closes
+/// some connections without a word, and 9.0 and later say why first (sshd.c, `drop_connection`).
+fn unintroduced(text: &str) -> (String, &'static str) {
+    const TOO_MANY: &str = "it has as many connections as it takes: fewer `--connections`, or a larger MaxStartups or \
+                            PerSourceMaxStartups in its sshd_config";
+    match text.lines().next().unwrap_or_default().trim() {
+        "" => (
+            "the server closed the connection before it introduced itself".into(),
+            "it may have too many connections (MaxStartups of sshd), or the port may be another service's",
+        ),
+        "Exceeded MaxStartups" => {
+            ("the server has too many connections that are logging in (MaxStartups)".into(), TOO_MANY)
+        }
+        "Not allowed at this time" => (
+            "the server takes no connection from this address for now".into(),
+            "it had too many failed logins from here (PerSourcePenalties of sshd), or too many connections (MaxStartups)",
+        ),
+        _ => (
+            format!("this does not look like an SSH server; it says `{}`", display::escaped(text)),
+            "the port may be another service's",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_has_too_many_connections_is_told_from_another_service() {
+        for (said, meant) in [
+            ("", "before it introduced itself"),
+            ("Exceeded MaxStartups", "logging in (MaxStartups)"),
+            ("Exceeded MaxStartups\r\n", "logging in (MaxStartups)"),
+            ("Not allowed at this time\r\n", "from this address"),
+            ("HTTP/1.1 400 Bad Request", "does not look like an SSH server; it says `HTTP/1.1 400 Bad Request`"),
+            ("Welcome. Exceeded MaxStartups", "does not look like an SSH server"),
+        ] {
+            let (why, hint) = unintroduced(said);
+            assert!(why.contains(meant) && !hint.is_empty(), "{said:?}: {why}");
         }
     }
 }

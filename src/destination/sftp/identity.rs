@@ -8,7 +8,7 @@ use russh::keys::{Certificate, PrivateKey, PublicKey, decode_secret_key};
 
 use super::auth::{Credentials, Origin};
 use crate::destination::DestinationError;
-use crate::domain::display;
+use crate::domain::{self, Access, display};
 
 /// A key file that was read.
 pub struct Identity {
@@ -52,6 +52,22 @@ pub fn load(credentials: &Credentials) -> Result<Vec<Identity>, DestinationError
     Ok(identities)
 }
 
+/// What to do about a secret that may not be read.
+pub(super) const READABLE: &str = "make it readable for this user, and for no others: `chown` it, or `chmod 0440` and give \
+     it a group of this process; for a Secret of a pod set `defaultMode: 0440` and `securityContext.fsGroup`";
+
+/// Why a file may not be read, as far as users and modes tell.
+pub(super) fn refused(path: &Path, error: &io::Error) -> String {
+    // Behind a directory that refuses, nothing more can be known.
+    let Ok(found) = std::fs::metadata(path) else {
+        return format!("{error}; a directory above it may not be searched");
+    };
+    let process =
+        domain::Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let owner = domain::Identity { uid: found.uid(), gid: found.gid() };
+    format!("{error}: {}", Access { owner, mode: found.mode() & 0o7777, process })
+}
+
 enum Presence {
     Missing,
     Unusable,
@@ -63,11 +79,16 @@ fn one(path: &Path, credentials: &Credentials) -> Result<Identity, (DestinationE
     let text = match std::fs::read(path) {
         Ok(bytes) => String::from_utf8(bytes).map_err(|_| not_a_key(path))?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let error = DestinationError::refusal(what(), "there is no such file")
-                .hint("name a private key with --identity, or make one with `ssh-keygen -t ed25519`");
+            let error = DestinationError::refusal(what(), "there is no such file").hint(
+                "name a private key with --identity, or make one with `ssh-keygen -t ed25519`; in a container, see \
+                     that the Secret with it exists and is mounted there",
+            );
             return Err((error, Presence::Missing));
         }
-        Err(error) => return Err(wrong(error.to_string(), "make it readable for the user the archiver runs as")),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(wrong(refused(path, &error), READABLE));
+        }
+        Err(error) => return Err(wrong(error.to_string(), "check the path, and the disk it is on")),
     };
     if text.starts_with("ssh-") || text.starts_with("ecdsa-") {
         return Err(wrong("this is a public key".into(), "name the private one, without `.pub`"));

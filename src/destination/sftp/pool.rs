@@ -1,7 +1,6 @@
 //! Connections shared by all jobs of one destination: grown while jobs wait, doubling at most, held back where the
 //! server throttles, and replaced when they break. While the destination is out, every job waits here.
 
-use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -18,14 +17,18 @@ use crate::destination::error::Pressure;
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::Backoff;
 
+mod slot;
 mod state;
 
+pub use slot::Slot;
 pub use state::{BreakerState, PoolState};
 
 /// Connections where the user names no number.
 const ADAPTIVE_CONNECTIONS: u16 = 4;
 /// Open files where the server tells no limit: some have room for no more than 256, those of other clients included.
 const UNKNOWN_HANDLES: usize = 100;
+/// How often a person is told that an outage goes on.
+const SAY_AGAIN: Duration = Duration::from_secs(600);
 /// How soon callers look again at a connection that has not answered yet.
 const UNMEASURED: Duration = Duration::from_millis(10);
 
@@ -101,6 +104,8 @@ struct State {
     /// Why `acquire` fails from now on.
     stopped: Option<DestinationError>,
     last_error: Option<DestinationError>,
+    /// When it was last said that the destination is out.
+    said: Instant,
 }
 
 #[derive(PartialEq, Clone, Copy)]
@@ -177,6 +182,7 @@ impl Pool {
             useful: Useful::No,
             stopped: None,
             last_error: None,
+            said: Instant::now(),
         };
         let (state, tasks, outage) = (Mutex::new(state), Mutex::default(), watch::Sender::new(None));
         Self { inner: Arc::new(Inner { connector, config, state, changed: Notify::new(), outage, tasks }) }
@@ -235,8 +241,17 @@ impl Pool {
     pub fn state(&self) -> PoolState {
         let state = self.inner.state();
         let now = Instant::now();
+        let live = state.members.iter().filter(|member| !member.link.session.is_closed());
+        let connections = live.clone().count();
+        let stopped = state.stopped.as_ref().map(ToString::to_string);
+        let out = stopped.or_else(|| self.inner.outage.borrow().clone());
+        let name = || self.inner.name();
+        let down = out.or_else(|| (connections == 0).then(|| format!("there is no connection to {} yet", name())));
         PoolState {
-            connections: state.members.len(),
+            connections,
+            busy: live.filter(|member| member.in_use > 0).count(),
+            connecting: state.connecting,
+            down,
             slots_in_use: state.members.iter().map(|member| member.in_use).sum(),
             waiting: state.waiting,
             breaker: match state.breaker.permit(now) {
@@ -452,16 +467,29 @@ impl Inner {
     }
 
     fn outage(&self, state: &mut State, cause: Cause, error: &DestinationError) {
-        state.last_error = Some(error.clone());
+        // A refusal that turns up while the destination is out (it came back with another host key, say) is news.
+        let told = state.last_error.replace(error.clone()).is_some_and(|last| last.why == error.why);
+        let is_refusal = error.consequence == Consequence::Refusal;
         match state.breaker.failed(cause, Instant::now(), rand::random()) {
             Opened::Already => return,
+            Opened::Now(pause) | Opened::Again(pause) if is_refusal && !told => {
+                let pause = humantime::format_duration(rounded(pause));
+                let hint = error.hint.as_deref().unwrap_or("look at the server");
+                tracing::warn!("destination {} is out: {error}; {hint}; retrying in {pause}", self.name());
+            }
             Opened::Now(pause) => {
                 let pause = humantime::format_duration(rounded(pause));
+                state.said = Instant::now();
                 tracing::warn!("destination {} is out: {error}; retrying in {pause}", self.name());
             }
             Opened::Again(pause) => {
                 let pause = humantime::format_duration(rounded(pause));
-                tracing::debug!("destination {} is still out: {error}; retrying in {pause}", self.name());
+                if state.said.elapsed() < SAY_AGAIN {
+                    tracing::debug!("destination {} is still out: {error}; retrying in {pause}", self.name());
+                } else {
+                    state.said = Instant::now();
+                    tracing::warn!("destination {} is still out: {error}; retrying in {pause}", self.name());
+                }
             }
         }
         self.outage.send_replace(Some(error.to_string()));
@@ -529,59 +557,5 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.state().waiting -= 1;
-    }
-}
-
-/// A place on a session, given back on drop.
-pub struct Slot {
-    link: Arc<Link>,
-    duty: Duty,
-    load: Load,
-    pool: Arc<Inner>,
-}
-
-impl std::fmt::Debug for Slot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Slot").finish_non_exhaustive()
-    }
-}
-
-impl Deref for Slot {
-    type Target = Session;
-
-    fn deref(&self) -> &Session {
-        &self.link.session
-    }
-}
-
-impl Slot {
-    /// Takes this session out of the pool: nobody gets it any more. Others who have it find out for themselves.
-    pub fn broken(&self) {
-        let mut state = self.pool.state();
-        self.pool.remove(&mut state, &self.link);
-        drop(state);
-        self.pool.changed.notify_waiters();
-    }
-
-    /// The connection the session is on.
-    pub fn connection(&self) -> &Connection {
-        &self.link.connection
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut state = self.pool.state();
-        if let Some(member) = state.members.iter_mut().find(|member| Arc::ptr_eq(&member.link, &self.link)) {
-            member.in_use -= 1;
-            member.large -= usize::from(self.load == Load::Heavy);
-            state.ramp.counted();
-        }
-        if self.duty == Duty::Probe {
-            // Without a verdict so far, the next one tries.
-            state.breaker.unproved(Instant::now());
-        }
-        drop(state);
-        self.pool.changed.notify_one();
     }
 }

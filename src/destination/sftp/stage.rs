@@ -37,6 +37,14 @@ pub struct Kept {
     pub mode: u32,
 }
 
+impl Kept {
+    /// Times before 1970 become 1970, times from 2106 on stay at the last second. Set-ID and sticky bits mean something else
+    /// to another machine's users; without read permission for the owner nobody could verify the file.
+    pub fn of(mtime_secs: i64, mode: u32) -> Self {
+        Self { mtime: u32::try_from(mtime_secs.max(0)).unwrap_or(u32::MAX), mode: mode & 0o777 | 0o400 }
+    }
+}
+
 /// What is asked of the server before the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
@@ -271,7 +279,7 @@ impl Stage<'_> {
         let sync = async {
             match self.durability {
                 Durability::Synced if self.session.features().fsync => {
-                    self.session.fsync(file).await?;
+                    self.session.fsync(file).await.map_err(unsynced)?;
                     reach(Point::Synced);
                     Ok(())
                 }
@@ -289,6 +297,17 @@ impl Stage<'_> {
         reach(Point::Closed);
         synced?;
         Ok(Staged { size: stat?.size, attributes: attributes?, readback: None })
+    }
+}
+
+/// A server that announces `fsync@openssh.com` and refuses it may never do otherwise: its filesystem cannot, say.
+fn unsynced(error: DestinationError) -> DestinationError {
+    match error.consequence {
+        Consequence::File => error.hint(
+            "where this server always refuses it, set `fsync = \"never\"` (`--fsync never`): a power cut of the server may \
+             then cost a file that counts as archived",
+        ),
+        _ => error,
     }
 }
 

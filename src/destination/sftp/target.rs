@@ -11,6 +11,7 @@ use russh::cipher;
 
 use super::auth::{AgentKeys, Credentials, Origin};
 use super::host_key::HostKeys;
+use super::identity;
 use super::ssh_config::{self, HostConfig, Jump, Proxy, Query, Strictness, Tokens, YesNo, tilde};
 use crate::config::settings::{DestinationSettings, PoolSettings, Secret};
 use crate::destination::DestinationError;
@@ -112,8 +113,15 @@ fn secret(path: &Path, option: &str) -> Result<Secret, DestinationError> {
     let wrong = |why: String, hint: String| {
         DestinationError::refusal(format!("reading the secret in {}", display::path(path)), why).hint(hint)
     };
-    let bytes = std::fs::read(path).map_err(|error| {
-        wrong(error.to_string(), format!("check the path given with {option}, and that it can be read"))
+    let bytes = std::fs::read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => wrong(
+            "there is no such file".into(),
+            format!(
+                "check the path given with {option}; in a container, see that the Secret exists and is mounted there"
+            ),
+        ),
+        std::io::ErrorKind::PermissionDenied => wrong(identity::refused(path, &error), identity::READABLE.into()),
+        _ => wrong(error.to_string(), format!("check the path given with {option}, and that it can be read")),
     })?;
     if std::fs::metadata(path).is_ok_and(|found| found.is_file() && found.mode() & 0o007 != 0) {
         tracing::warn!("{} is open to everybody: run `chmod o= {0}`", display::path(path));

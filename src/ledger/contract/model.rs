@@ -16,6 +16,9 @@ pub enum Step {
     Confirm {
         claim: usize,
     },
+    Reissue {
+        claim: usize,
+    },
     Record {
         claim: usize,
         intention: Intention,
@@ -29,6 +32,10 @@ pub enum Step {
         key: usize,
     },
     Disposed {
+        owner: usize,
+        key: usize,
+    },
+    Postponed {
         owner: usize,
         key: usize,
     },
@@ -54,6 +61,8 @@ pub enum Step {
     },
 }
 
+/// Whose a postponed disposal is.
+const NOBODY: OwnerId = OwnerId(0);
 const OWNERS: usize = 2;
 const KEYS: usize = 3;
 /// Shorter than the retention of every [`World`].
@@ -61,7 +70,7 @@ const YOUNG: Duration = Duration::from_secs(1800);
 
 pub fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     let intention = prop_oneof![Just(Intention::LeaveAlone), Just(Intention::Dispose)];
-    let staged = prop_oneof![Just(Staged::Nothing), Just(Staged::Maybe)];
+    let staged = prop_oneof![Just(Staged::Nothing), Just(Staged::Gone), Just(Staged::Maybe)];
     let release = prop_oneof![
         (1..9_u32, staged.clone()).prop_map(|(attempts, staged)| Release::Unfinished { attempts, staged }),
         (1..9_u32, staged.clone(), intention.clone()).prop_map(|(attempts, staged, intention)| Release::Failed {
@@ -76,10 +85,12 @@ pub fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step
     let step = prop_oneof![
         8 => (0..OWNERS, 0..KEYS, repeat).prop_map(|(owner, key, repeat)| Step::Claim { owner, key, repeat }),
         2 => (0..4_usize).prop_map(|claim| Step::Confirm { claim }),
+        2 => (0..4_usize).prop_map(|claim| Step::Reissue { claim }),
         3 => (0..4_usize, intention).prop_map(|(claim, intention)| Step::Record { claim, intention }),
         4 => (0..4_usize, release).prop_map(|(claim, release)| Step::Release { claim, release }),
         2 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposing { owner, key }),
         1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposed { owner, key }),
+        1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Postponed { owner, key }),
         2 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Retry { owner, key }),
         1 => (0..OWNERS).prop_map(|owner| Step::Renew { owner }),
         2 => Just(Step::Pass),
@@ -96,12 +107,31 @@ struct Entry {
     owner: Option<OwnerId>,
     token: Option<Token>,
     staged: Vec<Token>,
+    gone_at: Option<DateTime<Utc>>,
     attempts: u32,
     record: Option<Record>,
     disposer: Option<OwnerId>,
     failed: bool,
     queued_at: Option<DateTime<Utc>>,
     since: Option<DateTime<Utc>>,
+}
+
+impl Entry {
+    /// The names that are left when a claim ends.
+    fn leave(&mut self, claim: &Claim, staged: Staged, now: DateTime<Utc>) {
+        let own = (staged == Staged::Maybe).then_some(claim.token);
+        self.staged = match staged {
+            Staged::Nothing => vec![],
+            Staged::Gone | Staged::Maybe => claim.predecessors.iter().copied().chain(own).collect(),
+        };
+        self.gone_at = (staged == Staged::Gone && !self.staged.is_empty()).then_some(now);
+    }
+
+    /// Whether somebody should look after what is staged, now.
+    fn is_left(&self, now: DateTime<Utc>, lease: Duration) -> bool {
+        let gone_for = self.gone_at.map(|gone_at| now.timestamp_millis() - gone_at.timestamp_millis());
+        !self.staged.is_empty() && gone_for.is_none_or(|gone_for| gone_for >= lease.as_millis() as i64)
+    }
 }
 
 struct Model<W> {
@@ -176,11 +206,28 @@ impl<W: World> Model<W> {
                     self.lease_until[owner] = self.world.now() + lease;
                 }
             }
+            Step::Reissue { claim } => {
+                let Some((key, owner, claim)) = self.claim(claim) else { return };
+                let result = self.ledgers[owner].reissue(&claim).await;
+                let Some(entry) = self.current(key, owner, &claim) else {
+                    assert!(matches!(result, Err(LedgerError::LeaseLost)), "{result:?}");
+                    return;
+                };
+                let later = result.unwrap();
+                entry.staged = claim.predecessors.iter().copied().chain([claim.token, later.token]).collect();
+                entry.token = Some(later.token);
+                assert_eq!(later.predecessors[..], entry.staged[..entry.staged.len() - 1]);
+                assert!(self.last_token.is_none_or(|last| last < later.token));
+                self.last_token = Some(later.token);
+                let holder = self.ledgers[owner].owner();
+                self.claims.insert(0, (key, holder, later));
+            }
             Step::Record { claim, intention } => {
                 let Some((key, owner, claim)) = self.claim(claim) else { return };
                 let record = record(claim.remote.as_str(), self.world.now());
                 let result = self.ledgers[owner].record(&claim, record.clone(), intention).await;
                 let disposer = (intention == Intention::Dispose).then(|| self.ledgers[owner].owner());
+                let now = self.world.now();
                 let entry = self.current(key, owner, &claim);
                 assert_eq!(result.is_ok(), entry.is_some());
                 if let Some(entry) = entry {
@@ -188,6 +235,7 @@ impl<W: World> Model<W> {
                     let (token, queued_at) = (entry.token, entry.queued_at);
                     let left = Entry { remote, token, attempts, queued_at, ..Entry::default() };
                     *entry = Entry { record: Some(record), disposer, ..left };
+                    entry.leave(&claim, Staged::Gone, now);
                 }
             }
             Step::Release { claim, release } => {
@@ -208,10 +256,8 @@ impl<W: World> Model<W> {
                 if let Release::Failed { attempts, .. } | Release::Unfinished { attempts, .. } = release {
                     entry.attempts = attempts;
                 }
-                if staged == Staged::Nothing {
-                    entry.staged.clear();
-                }
-                if release == (Release::Forget { staged: Staged::Nothing }) && entry.record.is_none() {
+                entry.leave(&claim, staged, now);
+                if matches!(release, Release::Forget { .. }) && entry.staged.is_empty() && entry.record.is_none() {
                     self.entries[key] = None;
                 }
             }
@@ -219,7 +265,7 @@ impl<W: World> Model<W> {
                 let result = self.ledgers[owner].disposing(&self::key(&key.to_string())).await;
                 let me = self.ledgers[owner].owner();
                 let allowed = self.entries[key].as_ref().is_some_and(|entry| {
-                    entry.record.is_some()
+                    (entry.record.is_some() || entry.disposer.is_some())
                         && self.held(entry.owner, owner).is_none()
                         && self.held(entry.disposer, owner).is_none_or(|disposer| disposer == me)
                 });
@@ -232,6 +278,13 @@ impl<W: World> Model<W> {
                 self.ledgers[owner].disposed(&self::key(&key.to_string())).await.unwrap();
                 if let Some(entry) = &mut self.entries[key] {
                     entry.disposer = None;
+                }
+            }
+            Step::Postponed { owner, key } => {
+                self.ledgers[owner].postponed(&self::key(&key.to_string())).await.unwrap();
+                let me = self.ledgers[owner].owner();
+                if let Some(entry) = self.entries[key].as_mut().filter(|entry| entry.disposer == Some(me)) {
+                    entry.disposer = Some(NOBODY);
                 }
             }
             Step::Retry { owner, key } => {
@@ -301,6 +354,7 @@ impl<W: World> Model<W> {
         (entry.failed, entry.since) = (false, Some(now));
         entry.token = Some(claim.token);
         entry.staged.push(claim.token);
+        entry.gone_at = None;
         entry.owner = Some(self.ledgers[owner].owner());
         self.claims.insert(0, (key, self.ledgers[owner].owner(), claim));
         self.entries[key] = Some(entry);
@@ -316,7 +370,7 @@ impl<W: World> Model<W> {
                 free.map(|(index, _)| key(&index.to_string()).path).collect::<BTreeSet<_>>()
             };
             let orphans = orphan_keys(&**ledger).await.into_iter().map(|key| key.path).collect::<BTreeSet<_>>();
-            assert_eq!(orphans, expected(&|entry| !entry.staged.is_empty()));
+            assert_eq!(orphans, expected(&|entry| entry.is_left(self.world.now(), ledger.lease())));
             let undisposed = undisposed_keys(&**ledger).await.into_iter().map(|key| key.path).collect::<BTreeSet<_>>();
             assert_eq!(
                 undisposed,

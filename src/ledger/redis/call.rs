@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::DateTime;
 use redis::{FromRedisValue, Value};
 
-use super::keys::{Keys, hex};
+use super::keys::{Keys, hex, unhex};
 use super::link::Request;
 use super::scripts::Script;
 use super::{LISTING_PAGE, RETENTION_PAGE};
@@ -41,6 +41,8 @@ pub(super) struct Listed {
     pub(super) local_path: PathBuf,
     pub(super) remote: RemotePath,
     pub(super) record: Option<Record>,
+    /// Staged tokens that were seen to be gone.
+    pub(super) gone: Vec<Token>,
 }
 
 /// A record past the retention.
@@ -162,8 +164,25 @@ impl Calls {
         Request { script: Script::Confirm, keys: vec![self.keys.entry(&claim.key)], arguments: vec![text(claim.token)] }
     }
 
+    pub(super) fn reissue(&self, claim: &Claim, number: u64) -> Request {
+        let staged = claim.predecessors.iter().copied().chain([claim.token]);
+        let arguments = vec![text(claim.token), text(number), list(staged)];
+        Request { script: Script::Reissue, keys: vec![self.keys.entry(&claim.key)], arguments }
+    }
+
+    pub(super) fn reissued(&self, location: &str, claim: &Claim, reply: Value) -> Result<Claim, LedgerError> {
+        let token: Vec<u8> = read(location, reply)?;
+        if token.is_empty() {
+            return Err(LedgerError::LeaseLost);
+        }
+        let token = number(&token).map(Token).ok_or_else(|| strange(location))?;
+        let predecessors = claim.predecessors.iter().copied().chain([claim.token]).collect();
+        Ok(Claim { token, predecessors, ..claim.clone() })
+    }
+
     pub(super) fn record(&self, claim: &Claim, number: u64, record: &Record, intention: Intention) -> Request {
         let destination = &claim.key.destination;
+        let [staged, gone] = left(claim, Staged::Gone);
         Request {
             script: Script::Record,
             keys: vec![
@@ -180,6 +199,8 @@ impl Calls {
                 text(record.sha256),
                 text(record.recorded_at.timestamp_micros()),
                 intended(intention),
+                staged,
+                gone,
             ],
         }
     }
@@ -193,10 +214,7 @@ impl Calls {
             Release::Unfinished { attempts, staged } => ("unfinished", *staged, *attempts, "", Intention::LeaveAlone),
             Release::Forget { staged } => ("forget", *staged, 0, "", Intention::LeaveAlone),
         };
-        let staged = match staged {
-            Staged::Maybe => "keep",
-            Staged::Nothing => "drop",
-        };
+        let [staged, gone] = left(claim, staged);
         Request {
             script: Script::Release,
             keys: vec![
@@ -211,10 +229,11 @@ impl Calls {
                 text(claim.token),
                 text(number),
                 text(how),
-                text(staged),
                 text(attempts),
                 text(reason),
                 intended(intention),
+                staged,
+                gone,
             ],
         }
     }
@@ -225,6 +244,10 @@ impl Calls {
 
     pub(super) fn disposed(&self, key: &FileKey) -> Request {
         self.of_disposal(Script::Disposed, key)
+    }
+
+    pub(super) fn postponed(&self, key: &FileKey) -> Request {
+        Request { script: Script::Postponed, keys: vec![self.keys.entry(key)], arguments: vec![] }
     }
 
     fn of_disposal(&self, script: Script, key: &FileKey) -> Request {
@@ -247,9 +270,37 @@ impl Calls {
 
     /// The position of the last entry that was looked at, how many there were, and those that nobody holds.
     pub(super) fn listed(&self, location: &str, reply: Value) -> Result<(Cursor, usize, Vec<Listed>), LedgerError> {
-        let (last, looked_at, found): (i64, usize, Vec<[Vec<u8>; 10]>) = read(location, reply)?;
+        let (last, looked_at, found): (i64, usize, Vec<[Vec<u8>; 11]>) = read(location, reply)?;
         let found = found.into_iter().map(listed).collect::<Option<_>>().ok_or_else(|| strange(location))?;
         Ok((Cursor(last), looked_at, found))
+    }
+
+    pub(super) fn rivals(&self, claim: &Claim, local_path: &Path, after: Cursor) -> Request {
+        let arguments = vec![
+            text(self.keys.entry_start()),
+            text(after.0),
+            text(LISTING_PAGE),
+            text(hex(claim.key.id())),
+            text(claim.remote.as_str()),
+            local_path.as_os_str().as_bytes().to_vec(),
+        ];
+        Request { script: Script::Rivals, keys: vec![self.keys.staged(&claim.key.destination)], arguments }
+    }
+
+    /// As [`Calls::listed`], but of each rival all temporary names.
+    pub(super) fn found_rivals(
+        &self,
+        location: &str,
+        claim: &Claim,
+        reply: Value,
+    ) -> Result<(Cursor, usize, Vec<RemotePath>), LedgerError> {
+        let (last, looked_at, found): (i64, usize, Vec<[Vec<u8>; 2]>) = read(location, reply)?;
+        let mut names = Vec::new();
+        for [id, staged] in found {
+            let (id, staged) = unhex(&id).zip(tokens(&staged)).ok_or_else(|| strange(location))?;
+            names.extend(staged.into_iter().map(|token| claim.remote.staging(id, token)));
+        }
+        Ok((Cursor(last), looked_at, names))
     }
 
     /// From the age `from` on, or from where the last run stopped, without the first `passed`.
@@ -358,8 +409,18 @@ fn intended(intention: Intention) -> Vec<u8> {
     }
 }
 
-fn listed(fields: [Vec<u8>; 10]) -> Option<Listed> {
-    let [seq, destination, source, path, version, local_path, remote, stands, sha256, at] = fields;
+/// The tokens that stay staged when a claim ends, and whether they are gone.
+fn left(claim: &Claim, staged: Staged) -> [Vec<u8>; 2] {
+    let predecessors = claim.predecessors.iter().copied();
+    match staged {
+        Staged::Nothing => [vec![], vec![]],
+        Staged::Gone => [list(predecessors), text("gone")],
+        Staged::Maybe => [list(predecessors.chain([claim.token])), vec![]],
+    }
+}
+
+fn listed(fields: [Vec<u8>; 11]) -> Option<Listed> {
+    let [seq, destination, source, path, version, local_path, remote, stands, sha256, at, gone] = fields;
     let mut numbers = std::str::from_utf8(&version).ok()?.split(' ');
     let fingerprint = Fingerprint {
         inode: numbers.next()?.parse().ok()?,
@@ -373,13 +434,14 @@ fn listed(fields: [Vec<u8>; 10]) -> Option<Listed> {
         local_path: OsString::from_vec(local_path).into(),
         remote: remote_of(&remote)?,
         record: if at.is_empty() { None } else { Some(record_of(&stands, &sha256, &at)?) },
+        gone: tokens(&gone)?,
     })
 }
 
 fn info(fields: [Vec<u8>; 19]) -> Option<EntryInfo> {
     let [seq, destination, source, path, version, local_path, remote, stands, sha256, at, more @ ..] = fields;
     let Listed { key, local_path, remote, record, .. } =
-        listed([seq, destination, source, path, version, local_path, remote, stands, sha256, at])?;
+        listed([seq, destination, source, path, version, local_path, remote, stands, sha256, at, vec![]])?;
     let [token, state, attempts, reason, queued, since, disposer, owner, holder] = more;
     let since = number(&since).and_then(DateTime::from_timestamp_micros);
     let state = match (holder.is_empty(), &record) {
@@ -443,6 +505,10 @@ fn record_of(remote: &[u8], sha256: &[u8], at: &[u8]) -> Option<Record> {
         sha256: Sha256Digest(digest),
         recorded_at: DateTime::from_timestamp_micros(number(at)?)?,
     })
+}
+
+fn list(tokens: impl IntoIterator<Item = Token>) -> Vec<u8> {
+    text(tokens.into_iter().map(|token| token.to_string()).collect::<Vec<_>>().join(","))
 }
 
 fn tokens(list: &[u8]) -> Option<Vec<Token>> {

@@ -60,3 +60,7 @@ impl Keys {
 pub(super) fn hex(id: KeyId) -> String {
     format!("{:032x}", u128::from_be_bytes(id.0))
 }
+
+pub(super) fn unhex(text: &[u8]) -> Option<KeyId> {
+    u128::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok().map(|id| KeyId(id.to_be_bytes()))
+}

@@ -244,6 +244,18 @@ impl Ledger for RedisLedger {
         self.calls.done(link.location(), reply)
     }
 
+    async fn reissue(&self, claim: &Claim) -> Result<Claim, LedgerError> {
+        let link = self.running()?;
+        let id = claim.key.id();
+        let number = self.number(id);
+        let reply = link.call(self.calls.reissue(claim, number)).await;
+        let outcome = reply.and_then(|reply| self.calls.reissued(link.location(), claim, reply));
+        if let Err(LedgerError::Unavailable { .. }) = &outcome {
+            self.is_unclear(id, number);
+        }
+        outcome
+    }
+
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {
         self.fenced(claim, |number| self.calls.record(claim, number, &record, intention)).await
     }
@@ -263,9 +275,26 @@ impl Ledger for RedisLedger {
         limit: usize,
     ) -> Result<(Vec<Orphan>, Cursor), LedgerError> {
         let request = |after| self.calls.staged(destination, after);
-        let read =
-            |listed: call::Listed| Ok(Orphan { key: listed.key, local_path: listed.local_path, remote: listed.remote });
+        let read = |listed: call::Listed| {
+            let call::Listed { key, local_path, remote, record, gone, .. } = listed;
+            let state = if record.is_some() { OrphanState::Recorded } else { OrphanState::Unfinished };
+            Ok(Orphan { key, local_path, remote, state, gone })
+        };
         self.page(request, read, after, limit).await
+    }
+
+    async fn rivals(&self, claim: &Claim, local_path: &Path) -> Result<Vec<RemotePath>, LedgerError> {
+        let link = self.running()?;
+        let (mut names, mut after) = (Vec::new(), Cursor::default());
+        loop {
+            let reply = link.call(self.calls.rivals(claim, local_path, after)).await?;
+            let (last, looked_at, found) = self.calls.found_rivals(link.location(), claim, reply)?;
+            names.extend(found);
+            if looked_at < LISTING_PAGE {
+                return Ok(names);
+            }
+            after = last;
+        }
     }
 
     async fn undisposed(
@@ -279,6 +308,10 @@ impl Ledger for RedisLedger {
             Ok(Undisposed { key: listed.key, local_path: listed.local_path, record: listed.record })
         };
         self.page(request, read, after, limit).await
+    }
+
+    async fn postponed(&self, key: &FileKey) -> Result<(), LedgerError> {
+        self.running()?.call(self.calls.postponed(key)).await.map(drop)
     }
 
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError> {

@@ -93,6 +93,10 @@ impl Ledger for RedisPreview {
         self.private.confirm(claim).await
     }
 
+    async fn reissue(&self, claim: &Claim) -> Result<Claim, LedgerError> {
+        self.private.reissue(claim).await
+    }
+
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {
         self.private.record(claim, record, intention).await
     }
@@ -110,8 +114,16 @@ impl Ledger for RedisPreview {
         Ok((vec![], after))
     }
 
+    async fn rivals(&self, claim: &Claim, local_path: &Path) -> Result<Vec<RemotePath>, LedgerError> {
+        self.private.rivals(claim, local_path).await
+    }
+
     async fn undisposed(&self, _: &str, after: Cursor, _: usize) -> Result<(Vec<Undisposed>, Cursor), LedgerError> {
         Ok((vec![], after))
+    }
+
+    async fn postponed(&self, key: &FileKey) -> Result<(), LedgerError> {
+        self.private.postponed(key).await
     }
 
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError> {

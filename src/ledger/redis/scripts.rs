@@ -23,16 +23,19 @@ scripts! {
     Leave, "leave", Changes;
     Claim, "claim", Changes;
     Confirm, "confirm", Changes;
+    Reissue, "reissue", Changes;
     Record, "record", Changes;
     Release, "release", Changes;
     Disposing, "disposing", Changes;
     Disposed, "disposed", Changes;
+    Postponed, "postponed", Changes;
     Forget, "forget", Changes;
     Retry, "retry", Changes;
     Retries, "retries", Reads;
     View, "view", Reads;
     Look, "look", Reads;
     Page, "page", Reads;
+    Rivals, "rivals", Reads;
     Expired, "expired", Reads;
 }
 

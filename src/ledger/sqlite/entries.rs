@@ -16,6 +16,9 @@ use super::presence::Owners;
 use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
 use crate::ledger::{Claim, ClaimReply, ClaimRequest, Holder, Intention, Record, Release, Staged};
 
+/// An owner that never lived.
+const NOBODY: OwnerId = OwnerId(0);
+
 /// The entries as one transaction sees them.
 pub(super) struct Entries<'a> {
     pub(super) connection: &'a Connection,
@@ -77,8 +80,8 @@ impl Entries<'_> {
         staged.push(token);
         self.connection
             .prepare_cached(
-                "UPDATE entry SET state = 'claimed', owner = :owner, token = :token, staged = :staged, remote = :remote, \
-                 local_path = :local_path, attempts = :attempts, reason = NULL, since = :now, \
+                "UPDATE entry SET state = 'claimed', owner = :owner, token = :token, staged = :staged, gone_at = NULL, \
+                 remote = :remote, local_path = :local_path, attempts = :attempts, reason = NULL, since = :now, \
                  queued_at = iif(recorded_at IS NULL, coalesce(queued_at, :now), :now) WHERE seq = :seq",
             )?
             .execute(named_params! {
@@ -175,7 +178,26 @@ impl Entries<'_> {
         Ok(())
     }
 
-    pub(super) fn record(&self, id: EntryId, token: Token, record: &Record, intention: Intention) -> Changed {
+    pub(super) fn reissue(&mut self, claim: Claim) -> Result<Claim, Failure> {
+        let token = self.next_token(&mut (0..0), 1)?;
+        let predecessors: Vec<_> = claim.predecessors.iter().copied().chain([claim.token]).collect();
+        let staged: Vec<_> = predecessors.iter().copied().chain([token]).collect();
+        let changed = self
+            .connection
+            .prepare_cached("UPDATE entry SET token = ?1, staged = ?2 WHERE id = ?3 AND token = ?4 AND owner = ?5")?
+            .execute(params![
+                token.0 as i64,
+                list(&staged),
+                EntryId::of(&claim.key),
+                claim.token.0 as i64,
+                blob(self.owner),
+            ])?;
+        fenced(changed)?;
+        Ok(Claim { token, predecessors, ..claim })
+    }
+
+    pub(super) fn record(&self, claim: &Claim, record: &Record, intention: Intention) -> Changed {
+        let (staged, gone_at) = self.left(claim, Staged::Gone);
         let disposer = match intention {
             Intention::LeaveAlone => None,
             Intention::Dispose => Some(blob(self.owner)),
@@ -183,22 +205,39 @@ impl Entries<'_> {
         let changed = self
             .connection
             .prepare_cached(
-                "UPDATE entry SET state = 'recorded', owner = NULL, staged = NULL, reason = NULL, disposer = ?7, \
+                "UPDATE entry SET state = 'recorded', owner = NULL, staged = ?8, gone_at = ?9, reason = NULL, disposer = ?7, \
                  record_remote = ?1, record_sha256 = ?2, recorded_at = ?3 WHERE id = ?4 AND token = ?5 AND owner = ?6",
             )?
             .execute(params![
                 record.remote.as_str(),
                 record.sha256.0,
                 record.recorded_at.timestamp_micros(),
-                id,
-                token.0 as i64,
+                EntryId::of(&claim.key),
+                claim.token.0 as i64,
                 blob(self.owner),
                 disposer,
+                staged,
+                gone_at,
             ])?;
         fenced(changed)
     }
 
-    pub(super) fn release(&self, id: EntryId, token: Token, release: &Release) -> Changed {
+    /// What stays of the staged names, and since when they are gone.
+    fn left(&self, claim: &Claim, staged: Staged) -> (Option<String>, Option<i64>) {
+        match staged {
+            Staged::Gone if !claim.predecessors.is_empty() => {
+                (Some(list(&claim.predecessors)), Some(self.now.timestamp_millis()))
+            }
+            Staged::Nothing | Staged::Gone => (None, None),
+            Staged::Maybe => {
+                let staged: Vec<_> = claim.predecessors.iter().copied().chain([claim.token]).collect();
+                (Some(list(&staged)), None)
+            }
+        }
+    }
+
+    pub(super) fn release(&self, claim: &Claim, release: &Release) -> Changed {
+        let (id, token) = (EntryId::of(&claim.key), claim.token);
         let disposer = match release {
             Release::Failed { intention: Intention::Dispose, .. } => Some(blob(self.owner)),
             _ => None,
@@ -208,7 +247,8 @@ impl Entries<'_> {
             Release::Unfinished { attempts, staged } => ("claimed", None, Some(*attempts), *staged),
             Release::Forget { staged } => ("claimed", None, None, *staged),
         };
-        if matches!(release, Release::Forget { staged: Staged::Nothing }) {
+        let (staged, gone_at) = self.left(claim, staged);
+        if matches!(release, Release::Forget { .. }) && staged.is_none() {
             let deleted = self
                 .connection
                 .prepare_cached(
@@ -225,10 +265,12 @@ impl Entries<'_> {
             .prepare_cached(
                 "UPDATE entry SET owner = NULL, state = iif(recorded_at IS NULL, :state, 'recorded'), since = :now, \
                  reason = iif(recorded_at IS NULL, :reason, NULL), attempts = coalesce(:attempts, attempts), \
-                 disposer = coalesce(:disposer, disposer), staged = iif(:keep, staged, NULL) WHERE id = :id AND token = :token AND owner = :owner",
+                 disposer = coalesce(:disposer, disposer), staged = :staged, gone_at = :gone_at \
+                 WHERE id = :id AND token = :token AND owner = :owner",
             )?
             .execute(named_params! {
-                ":state": state, ":reason": reason, ":attempts": attempts, ":disposer": disposer, ":keep": staged == Staged::Maybe,
+                ":state": state, ":reason": reason, ":attempts": attempts, ":disposer": disposer, ":staged": staged,
+                ":gone_at": gone_at,
                 ":id": id, ":token": token.0 as i64, ":owner": blob(self.owner), ":now": self.now.timestamp_micros(),
             })?;
         fenced(changed)
@@ -237,7 +279,10 @@ impl Entries<'_> {
     pub(super) fn disposing(&mut self, id: EntryId) -> Changed {
         let found = self
             .connection
-            .prepare_cached("SELECT seq, owner, disposer FROM entry WHERE id = ?1 AND recorded_at IS NOT NULL")?
+            .prepare_cached(
+                "SELECT seq, owner, disposer FROM entry \
+                 WHERE id = ?1 AND (recorded_at IS NOT NULL OR disposer IS NOT NULL)",
+            )?
             .query_row([id], |row| Ok((row.get::<_, i64>(0)?, owner_at(row, 1)?, owner_at(row, 2)?)))
             .optional()?;
         let Some((seq, owner, disposer)) = found else { return Err(Failure::LeaseLost) };
@@ -259,6 +304,13 @@ impl Entries<'_> {
         self.connection
             .prepare_cached("UPDATE entry SET disposer = NULL WHERE id = ?1 AND disposer IS NOT NULL")?
             .execute([id])?;
+        Ok(())
+    }
+
+    pub(super) fn postponed(&self, id: EntryId) -> Changed {
+        self.connection
+            .prepare_cached("UPDATE entry SET disposer = ?1 WHERE id = ?2 AND disposer = ?3")?
+            .execute(params![blob(NOBODY), id, blob(self.owner)])?;
         Ok(())
     }
 
@@ -375,6 +427,6 @@ fn list(tokens: &[Token]) -> String {
     tokens.iter().map(Token::to_string).collect::<Vec<_>>().join(",")
 }
 
-fn unlist(text: Option<&str>) -> Vec<Token> {
+pub(super) fn unlist(text: Option<&str>) -> Vec<Token> {
     text.into_iter().flat_map(|text| text.split(',')).filter_map(|token| token.parse().ok().map(Token)).collect()
 }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
 
-use crate::domain::display;
+use crate::domain::{Access, Identity, display};
 use crate::ledger::LedgerError;
 
 /// Why one element of a batch did not succeed.
@@ -38,8 +39,28 @@ pub(super) fn system(path: &Path, what: impl fmt::Display, error: &io::Error) ->
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             unavailable(path, format!("{what}: {error}; free some space, or name another place with --ledger"))
         }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            unusable(path, format!("{what}: {error}; {}", unwritable(path)))
+        }
         _ => unusable(path, format!("{what}: {error}; name a file in a directory that can be written, with --ledger")),
     }
+}
+
+/// Why nothing can be written there, as far as users and modes tell, and what to do.
+fn unwritable(path: &Path) -> String {
+    // The file, or the nearest directory above it that can be seen: that is the one that refuses.
+    let found = path.ancestors().find_map(|place| Some((place, std::fs::metadata(place).ok()?)));
+    let Some((place, found)) = found else {
+        return "name a file in a directory that can be written, with --ledger".to_owned();
+    };
+    let process = Identity { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let owner = Identity { uid: found.uid(), gid: found.gid() };
+    let access = Access { owner, mode: found.mode() & 0o7777, process };
+    let (place, Identity { uid, gid }) = (display::path(place), process);
+    format!(
+        "{place} refuses: {access}. Make it writable: `chown {uid}:{gid} {place}`; for a volume of a pod set \
+         `securityContext.fsGroup: {gid}`, and no `readOnly: true` on its mount; or name another file with --ledger"
+    )
 }
 
 /// An error of SQLite. Result codes: <https://www.sqlite.org/rescode.html>.
@@ -61,9 +82,25 @@ pub(in crate::ledger) fn sqlite(path: &Path, error: &rusqlite::Error) -> LedgerE
         ),
         Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => unusable(
             path,
-            format!("{error}; the file and its directory must be writable by this user, or name another with --ledger"),
+            format!(
+                "{error}; the file and its directory must be writable: {}; or too many files are open (`ulimit -n`)",
+                unwritable(path)
+            ),
+        ),
+        // A full disk has a code of its own; what is left is a broken one, and a limit of this process.
+        Some(ErrorCode::SystemIoFailure) if is_refused_write(error) => unavailable(
+            path,
+            format!("{error}: it cannot be written to; look at its disk, and at the limit of file sizes (`ulimit -f`)"),
         ),
         Some(ErrorCode::SystemIoFailure | ErrorCode::OutOfMemory) => unavailable(path, error.to_string()),
         Some(_) => unusable(path, error.to_string()),
     }
+}
+
+/// Whether no more bytes could be written: a full disk, or a file that would be longer than this process may write.
+pub(super) fn is_refused_write(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE};
+    let code = error.sqlite_error().map(|error| error.extended_code);
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || code.is_some_and(|code| [SQLITE_IOERR_WRITE, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_SHMSIZE].contains(&code))
 }

@@ -1,12 +1,14 @@
 //! What a new run looks after: entries without a live owner, disposals without an end, and records past their time.
 
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rusqlite::params;
 
-use super::entries::{Entries, blob, key_at, owner_at, path_at, record_at};
-use crate::domain::{OwnerId, RemotePath};
-use crate::ledger::{Cursor, Orphan, Undisposed};
+use super::entries::{Entries, blob, key_at, owner_at, path_at, record_at, unlist};
+use super::entry_id::EntryId;
+use crate::domain::{FileKey, OwnerId, RemotePath};
+use crate::ledger::{Cursor, Orphan, OrphanState, Undisposed};
 
 /// A record past the retention. Forgotten only if it is still the same record then.
 #[derive(Debug)]
@@ -27,17 +29,49 @@ impl Entries<'_> {
         after: Cursor,
         limit: usize,
     ) -> rusqlite::Result<(Vec<Orphan>, Cursor)> {
+        let (now, lease) = (self.now.timestamp_millis(), self.lease_ms);
         self.page(
-            "SELECT seq, owner, destination, source, path, inode, size, mtime_ns, local_path, remote \
-             FROM entry INDEXED BY entry_staged \
-             WHERE destination = ?1 AND staged IS NOT NULL AND seq > ?2 ORDER BY seq",
+            "SELECT seq, owner, destination, source, path, inode, size, mtime_ns, local_path, remote, recorded_at, gone_at, \
+             staged FROM entry INDEXED BY entry_staged WHERE destination = ?1 AND staged IS NOT NULL AND seq > ?2 ORDER BY seq",
             (destination, after, limit),
             |row| owner_at(row, 1).map(|owner| [owner, None]),
             |row| {
                 let remote = RemotePath::new(row.get::<_, String>(9)?);
-                Ok(Orphan { key: key_at(row, 2)?, local_path: path_at(row, 8)?, remote })
+                let is_recorded = row.get::<_, Option<i64>>(10)?.is_some();
+                let state = if is_recorded { OrphanState::Recorded } else { OrphanState::Unfinished };
+                let gone = match row.get::<_, Option<i64>>(11)? {
+                    Some(since) if now.saturating_sub(since) < lease => return Ok(None),
+                    Some(_) => unlist(row.get_ref(12)?.as_str_or_null()?),
+                    None => vec![],
+                };
+                Ok(Some(Orphan { key: key_at(row, 2)?, local_path: path_at(row, 8)?, remote, state, gone }))
             },
         )
+    }
+
+    pub(super) fn rivals(
+        &self,
+        key: &FileKey,
+        remote: &RemotePath,
+        local_path: &Path,
+    ) -> rusqlite::Result<Vec<RemotePath>> {
+        let mut listing = self.connection.prepare_cached(
+            "SELECT destination, source, path, inode, size, mtime_ns, staged FROM entry INDEXED BY entry_staged \
+             WHERE destination = ?1 AND staged IS NOT NULL AND gone_at IS NULL AND remote = ?2 AND local_path = ?3 AND id <> ?4",
+        )?;
+        let mut rows = listing.query(params![
+            &*key.destination,
+            remote.as_str(),
+            local_path.as_os_str().as_bytes(),
+            EntryId::of(key)
+        ])?;
+        let mut names = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id = key_at(row, 0)?.id();
+            let tokens = unlist(row.get_ref(6)?.as_str_or_null()?);
+            names.extend(tokens.into_iter().map(|token| remote.staging(id, token)));
+        }
+        Ok(names)
     }
 
     pub(super) fn undisposed(
@@ -53,17 +87,20 @@ impl Entries<'_> {
              WHERE destination = ?1 AND disposer IS NOT NULL AND seq > ?2 ORDER BY seq",
             (destination, after, limit),
             |row| Ok([owner_at(row, 1)?, owner_at(row, 9)?]),
-            |row| Ok(Undisposed { key: key_at(row, 2)?, local_path: path_at(row, 8)?, record: record_at(row, 10)? }),
+            |row| {
+                let record = record_at(row, 10)?;
+                Ok(Some(Undisposed { key: key_at(row, 2)?, local_path: path_at(row, 8)?, record }))
+            },
         )
     }
 
-    /// Up to `limit` entries none of whose owners lives, and where to go on.
+    /// Up to `limit` entries none of whose owners lives, without those that are none, and where to go on.
     fn page<T>(
         &mut self,
         sql: &str,
         (destination, mut after, limit): (&str, Cursor, usize),
         owners: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<[Option<OwnerId>; 2]>,
-        item: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<T>,
+        item: impl Fn(&rusqlite::Row<'_>) -> rusqlite::Result<Option<T>>,
     ) -> rusqlite::Result<(Vec<T>, Cursor)> {
         let mut found = Vec::new();
         let mut statement = self.connection.prepare_cached(sql)?;
@@ -77,7 +114,7 @@ impl Entries<'_> {
                 held |= self.is_alive(owner)?;
             }
             if !held {
-                found.push(item(row)?);
+                found.extend(item(row)?);
             }
         }
         Ok((found, after))

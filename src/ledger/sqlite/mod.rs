@@ -217,14 +217,19 @@ impl Ledger for SqliteLedger {
         self.writer.call(move |store| store.entries()?.confirm(id, token)).await
     }
 
+    async fn reissue(&self, claim: &Claim) -> Result<Claim, LedgerError> {
+        let claim = claim.clone();
+        self.writer.call(move |store| store.entries()?.reissue(claim)).await
+    }
+
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {
-        let (id, token) = (EntryId::of(&claim.key), claim.token);
-        self.writer.call(move |store| store.entries()?.record(id, token, &record, intention)).await
+        let claim = claim.clone();
+        self.writer.call(move |store| store.entries()?.record(&claim, &record, intention)).await
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<(), LedgerError> {
-        let (id, token) = (EntryId::of(&claim.key), claim.token);
-        self.writer.call(move |store| store.entries()?.release(id, token, &release)).await
+        let claim = claim.clone();
+        self.writer.call(move |store| store.entries()?.release(&claim, &release)).await
     }
 
     async fn disposing(&self, key: &FileKey) -> Result<(), LedgerError> {
@@ -235,6 +240,11 @@ impl Ledger for SqliteLedger {
     async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError> {
         let id = EntryId::of(key);
         self.writer.call(move |store| store.entries()?.disposed(id)).await
+    }
+
+    async fn postponed(&self, key: &FileKey) -> Result<(), LedgerError> {
+        let id = EntryId::of(key);
+        self.writer.call(move |store| store.entries()?.postponed(id)).await
     }
 
     async fn recorded(&self, keys: Vec<FileKey>) -> Result<Vec<Option<Record>>, LedgerError> {
@@ -256,6 +266,11 @@ impl Ledger for SqliteLedger {
     ) -> Result<(Vec<Orphan>, Cursor), LedgerError> {
         let destination = destination.to_owned();
         self.writer.call(move |store| Ok(store.entries()?.orphans(&destination, after, limit)?)).await
+    }
+
+    async fn rivals(&self, claim: &Claim, local_path: &Path) -> Result<Vec<RemotePath>, LedgerError> {
+        let (key, remote, local_path) = (claim.key.clone(), claim.remote.clone(), local_path.to_owned());
+        self.writer.call(move |store| Ok(store.entries()?.rivals(&key, &remote, &local_path)?)).await
     }
 
     async fn undisposed(

@@ -15,8 +15,8 @@ use crate::ledger::LedgerError;
 
 /// `PRAGMA application_id`: "arcv" in ASCII. Tells our databases from others'.
 pub(super) const APPLICATION_ID: i32 = 0x6172_6376;
-/// `PRAGMA user_version`. Schema 1 had entries under their key's id alone; schema 2 did not say when they were claimed and
-/// failed, nor whether some were put back.
+/// `PRAGMA user_version`. Schema 1 had entries under their key's id alone; schema 2 did not say when they were claimed,
+/// failed and last staged, nor whether some were put back.
 const VERSION: i32 = 3;
 /// The first version with [`SCHEMA_3`].
 const WITH_TIMES: i32 = 3;
@@ -32,7 +32,8 @@ const CACHED_STATEMENTS: usize = 64;
 ///
 /// `entry.id` is an [`entry_id::EntryId`]. `entry.remote` is the path of the current or next upload; the `record_` columns
 /// are what was archived last, and stay while a forced repetition is under way. `staged` lists the tokens, comma-separated and ascending, whose
-/// temporary names may stand on the server. `owner` is set while claimed; whether that owner lives is another
+/// temporary names may stand on the server; `gone_at` says since when (milliseconds) that is unlikely, for they were seen
+/// removed. `owner` is set while claimed; whether that owner lives is another
 /// question. `disposer` is the owner that began to dispose of the local file. `queued_at` is when it was first claimed,
 /// `since` when it was last claimed, released or put back (of a record, `recorded_at` says it). The states are compared one by one because
 /// SQLite makes a table of an `IN` with more than two values, for each row that is written.
@@ -67,6 +68,7 @@ const SCHEMA_3: &str = "
 ALTER TABLE ledger ADD COLUMN retries INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE entry ADD COLUMN queued_at INTEGER;
 ALTER TABLE entry ADD COLUMN since INTEGER;
+ALTER TABLE entry ADD COLUMN gone_at INTEGER;
 CREATE INDEX entry_failed ON entry (state) WHERE state = 'failed';
 ";
 

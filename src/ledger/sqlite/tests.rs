@@ -124,7 +124,7 @@ fn downgrade(place: &Place, version: i32) {
     let database = rusqlite::Connection::open(place.path()).unwrap();
     database
         .execute_batch(
-            "DROP INDEX entry_failed; ALTER TABLE entry DROP COLUMN since; ALTER TABLE entry DROP COLUMN queued_at; \
+            "DROP INDEX entry_failed; ALTER TABLE entry DROP COLUMN gone_at; ALTER TABLE entry DROP COLUMN since; ALTER TABLE entry DROP COLUMN queued_at; \
              ALTER TABLE ledger DROP COLUMN retries",
         )
         .unwrap();

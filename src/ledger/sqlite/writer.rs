@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use super::entries::Entries;
-use super::error::{Failure, sqlite, unusable};
+use super::error::{Failure, is_refused_write, sqlite, unusable};
 use super::presence::{Lock, Owners};
 use super::schema::Durability;
 use crate::domain::OwnerId;
@@ -101,7 +101,7 @@ impl Store {
             self.roll_back();
             // An end that was not committed is none.
             self.phase = Phase::Running;
-            if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+            if is_refused_write(&error) {
                 self.reuse_log();
             }
             sqlite(&self.path, &error)

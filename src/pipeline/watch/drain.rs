@@ -19,8 +19,7 @@ const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Run<'_> {
     /// Takes in what is there; then what waits has until the grace is over to become finished. The rest is named.
-    pub(super) async fn drain(mut self, mut inflow: Inflow, grace: Duration) -> Result<(), LedgerError> {
-        let over = tokio::time::Instant::now() + grace;
+    pub(super) async fn drain(mut self, mut inflow: Inflow, over: tokio::time::Instant) -> Result<(), LedgerError> {
         self.engine.reporter.phase(Phase::Draining);
         self.stage = Stage::Flushing;
         inflow.watch.flush();
@@ -28,14 +27,16 @@ impl Run<'_> {
         self.scans.only_needed();
         for root in watched(self.engine, self.intake.destination()).into_iter().map(|watched| watched.root) {
             // What waits for an event has had it, or has none to come.
-            self.unmet.push_back((root, self.waiting.mark()));
+            self.unmet.push_back((root, self.intake.waiting().mark()));
         }
-        if self.missed == Missed::Some || self.waiting.forgot_any() {
+        if self.missed == Missed::Some || self.intake.waiting().forgot_any() {
             self.missed = Missed::Nothing;
             self.scan_all_roots();
         }
         while self.is_at_work() {
-            let due = self.waiting.next_due().map(tokio::time::Instant::from_std);
+            // The grace may be long.
+            self.intake.pulse().rest();
+            let due = self.intake.waiting().next_due().map(tokio::time::Instant::from_std);
             tokio::select! {
                 biased;
                 () = self.engine.stop.cancelled() => break,
@@ -55,16 +56,22 @@ impl Run<'_> {
                 () = tokio::time::sleep_until(patience), if self.stage == Stage::Flushing => self.scan_unheard(),
             }
             self.look_for_missed();
-            self.engine.reporter.waiting(self.intake.destination(), self.waiting.len() as u64);
+            self.intake.tell_waiting();
         }
         if self.scans.busy() || self.stage == Stage::Flushing || self.missed == Missed::Some {
             self.engine.cut_short();
         }
-        self.intake.leave_all(&self.waiting).await
+        self.intake.leave_all().await?;
+        // What the workers still have to do is not the intake's.
+        self.intake.pulse().rest();
+        Ok(())
     }
 
     fn is_at_work(&self) -> bool {
-        self.stage == Stage::Flushing || self.scans.busy() || !self.unmet.is_empty() || !self.waiting.is_empty()
+        self.stage == Stage::Flushing
+            || self.scans.busy()
+            || !self.unmet.is_empty()
+            || !self.intake.waiting().is_empty()
     }
 
     fn scan_unheard(&mut self) {
@@ -78,11 +85,11 @@ impl Run<'_> {
         for event in events.drain(..) {
             match event {
                 SourceEvent::Changed(candidate) | SourceEvent::Closed(candidate)
-                    if self.waiting.contains(&candidate) =>
+                    if self.intake.waiting().contains(&candidate) =>
                 {
                     self.examine(vec![candidate], Told::Quietly).await?;
                 }
-                SourceEvent::Removed(candidate) => self.waiting.forget(&candidate),
+                SourceEvent::Removed(candidate) => self.intake.waiting().forget(&candidate),
                 SourceEvent::Marker { root, path } => self.marked(root, &path).await?,
                 _ => {}
             }

@@ -11,12 +11,11 @@ use crate::selection::CANARY_PREFIX;
 /// Older than any canary of a watch that lives.
 const STALE_SECS: i64 = 60;
 
-/// A hidden file made in a root at the start. Removed when its event arrives or its time is over.
+/// A hidden file that is made in a root at the start, and removed at once: its events come nevertheless, and a watch that
+/// is killed leaves nothing behind.
 #[derive(Debug)]
 pub(super) struct Canary {
     path: PathBuf,
-    /// Through the root's handle: its path may lead elsewhere by the time the file goes.
-    place: Place,
     pub deadline: Instant,
 }
 
@@ -26,11 +25,13 @@ impl Canary {
         let name = BelowRoot::new(format!("{CANARY_PREFIX}{digits:016x}"))?;
         let place = Place::of(root, &name).ok()?;
         place.create().ok()?;
-        let canary = Self { path: root.path().join(name.as_path()), place, deadline };
-        if let Ok(made) = canary.place.stat() {
+        let made = place.stat();
+        // Its name is never archived, so one that cannot be removed does no harm.
+        let _ = place.unlink();
+        if let Ok(made) = made {
             remove_stale(root, &made);
         }
-        Some(canary)
+        Some(Self { path: root.path().join(name.as_path()), deadline })
     }
 
     pub fn is(&self, path: &Path) -> bool {
@@ -38,14 +39,7 @@ impl Canary {
     }
 }
 
-impl Drop for Canary {
-    fn drop(&mut self) {
-        // Its name is never archived, so one that cannot be removed does no harm.
-        let _ = self.place.unlink();
-    }
-}
-
-/// Removes canaries of watches that were killed before they could. `made` is now, by the filesystem's own clock.
+/// Removes canaries of watches that were killed in the moment between the two. `made` is now, by the filesystem's own clock.
 fn remove_stale(root: &RootDir, made: &Stat) {
     let is_stale = |found: &Stat| {
         FileType::from_raw_mode(found.st_mode) == FileType::RegularFile
@@ -100,10 +94,8 @@ mod tests {
         let root = RootDir::open(dir.path()).unwrap();
         let canary = Canary::release(&root, 7, Instant::now()).unwrap();
         let path = root.path().join(".archiver-canary-0000000000000007");
-        assert!(canary.is(&path) && path.exists());
+        assert!(canary.is(&path) && !path.exists(), "its watch may be killed at any time");
         assert!(crate::selection::is_own_name(path.file_name().unwrap()));
-        drop(canary);
-        assert!(!path.exists());
 
         // A killed watch's goes with the next one; a live one's stays, and so does what is no canary.
         let put = |name: &str, content: &str, age: Duration| {
@@ -116,7 +108,7 @@ mod tests {
         let stale = put(".archiver-canary-1", "", hour);
         let live = put(".archiver-canary-2", "", Duration::ZERO);
         let others = [put(".archiver-canary-3", "bytes", hour), put(".other", "", hour)];
-        drop(Canary::release(&root, 7, Instant::now()).unwrap());
+        Canary::release(&root, 7, Instant::now()).unwrap();
         assert!(!stale.exists() && live.exists() && others.iter().all(|path| path.exists()));
 
         std::fs::remove_dir_all(dir.path()).unwrap();

@@ -145,25 +145,33 @@ impl Worker {
                 }
             }
         }
-        loop {
-            self.tick()?;
-            let overdue = self.overdue_canaries();
-            let Some(news) = self.mailbox.take(self.next_due()) else { return Ok(()) };
-            let complete = news.crowded.is_empty() && !news.overflowed;
-            self.news(news)?;
-            for index in overdue {
-                if self.places[index].canary.is_none() {
-                    continue;
-                }
-                if !complete {
-                    // Events do come; its own found no room.
-                    self.release_canary(index);
-                    continue;
-                }
-                let reason = "a file made there raised no event; this filesystem or sandbox reports none";
-                self.degrade(index, reason.to_owned())?;
+        while self.round()?.is_continue() {}
+        Ok(())
+    }
+
+    /// What is due, and what there is to tell. Breaks once it was told to stop.
+    fn round(&mut self) -> Result<ControlFlow<()>, Ended> {
+        self.tick()?;
+        let overdue = self.overdue_canaries();
+        self.options.pulse.rest();
+        let Some(news) = self.mailbox.take(self.next_due()) else { return Ok(ControlFlow::Break(())) };
+        self.options.pulse.beat(Instant::now());
+        let complete = news.crowded.is_empty() && !news.overflowed && !news.lost;
+        self.news(news)?;
+        for (index, deadline) in overdue {
+            // It was heard of, or another one is on its way since.
+            if self.places[index].canary.as_ref().is_none_or(|canary| canary.deadline != deadline) {
+                continue;
             }
+            if !complete {
+                // Events do come; its own found no room.
+                self.release_canary(index);
+                continue;
+            }
+            let reason = "a file made there raised no event; this filesystem or sandbox reports none";
+            self.degrade(index, reason.to_owned())?;
         }
+        Ok(ControlFlow::Continue(()))
     }
 
     fn news(&mut self, news: News) -> Result<(), Ended> {
@@ -231,7 +239,11 @@ impl Worker {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Ended);
         }
-        self.out.blocking_send(event).map_err(|_| Ended)
+        // Whoever takes it may have other things to do, for hours.
+        self.options.pulse.rest();
+        let sent = self.out.blocking_send(event).map_err(|_| Ended);
+        self.options.pulse.beat(Instant::now());
+        sent
     }
 
     fn rescan(&self, index: usize, reason: RescanReason) -> Result<(), Ended> {
@@ -260,12 +272,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Roots whose canary had its time. All that was told in that time is in the mailbox when this returns.
-    fn overdue_canaries(&mut self) -> Vec<usize> {
+    /// Roots whose canary had its time, and until when. All that was told in that time is in the mailbox when this returns.
+    fn overdue_canaries(&mut self) -> Vec<(usize, Instant)> {
         let now = Instant::now();
-        let is_overdue = |place: &Place| place.canary.as_ref().is_some_and(|canary| now >= canary.deadline);
-        let overdue: Vec<_> = (0..self.places.len()).filter(|&index| is_overdue(&self.places[index])).collect();
-        if let (Some(&first), Some(inotify)) = (overdue.first(), &mut self.inotify) {
+        let deadlines = self.places.iter().map(|place| place.canary.as_ref().map(|canary| canary.deadline)).enumerate();
+        let overdue: Vec<_> =
+            deadlines.filter_map(|(index, deadline)| Some((index, deadline?))).filter(|(_, due)| now >= *due).collect();
+        if let (Some(&(first, _)), Some(inotify)) = (overdue.first(), &mut self.inotify) {
             // The watcher's thread answers once it has put what it is at.
             let _ = inotify.watch(self.places[first].path());
         }
@@ -291,8 +304,6 @@ impl Worker {
         let digits = self.random.wrapping_add(index as u64);
         let deadline = Instant::now() + self.options.canary_patience;
         let place = &mut self.places[index];
-        // The one before goes first: it has the same name.
-        place.canary = None;
         place.canary = Canary::release(&place.watched.root.dir, digits, deadline);
     }
 
@@ -306,6 +317,7 @@ impl Worker {
             if self.stop.load(Ordering::Relaxed) {
                 return ControlFlow::Break(());
             }
+            self.options.pulse.beat(Instant::now());
             let is_root = below.as_os_str().is_empty();
             let path = if is_root { root.path.clone() } else { root.path.join(below) };
             match inotify.watch(&path) {
@@ -564,3 +576,7 @@ fn is_real_directory(root: &Root, below: &Path) -> bool {
 fn may_be_readable_now(unreadable: &HashSet<PathBuf>, directory: &Path) -> bool {
     unreadable.len() >= UNREADABLE || unreadable.iter().any(|path| path.starts_with(directory))
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;

@@ -6,12 +6,19 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolState {
     pub connections: usize,
+    /// Of these, with a slot in use.
+    pub busy: usize,
+    /// Being made.
+    pub connecting: usize,
     pub slots_in_use: usize,
     /// Callers in `acquire`.
     pub waiting: usize,
     pub breaker: BreakerState,
     /// The last outage or refusal, with its cause.
     pub last_error: Option<String>,
+    /// Why no caller would get a slot on a standing connection now. A connection that broke and was not missed yet
+    /// counts as none.
+    pub down: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

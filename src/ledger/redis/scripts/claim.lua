@@ -45,7 +45,7 @@ for request = 1, count do
     redis.call('HSET', entry, 'state', 'claimed', 'local', local_path, 'remote', pinned, 'token', token, 'owner', me,
       'staged', staged == '' and token or staged .. ',' .. token, 'attempts', attempts, 'call', call,
       'queued', not stands[7] and stands[11] or stamp(), 'since', stamp())
-    redis.call('HDEL', entry, 'reason')
+    redis.call('HDEL', entry, 'reason', 'gone')
     redis.call('ZREM', KEYS[4], id)
     redis.call('ZADD', staged_index, seq, id)
     replies[request] = {'claimed', token, pinned, attempts, staged}

@@ -23,4 +23,16 @@ end
 -- Ourselves, always; another, while its lease has not run out.
 local function alive(owner) return owner == me or lease_until(owner) > now() end
 
+-- What is staged when a claim ends (a list of tokens, or ''), and whether it was seen to be gone.
+local function leave(entry, index, id, seq, staged, gone)
+  if staged == '' then
+    redis.call('HDEL', entry, 'staged', 'gone')
+    redis.call('ZREM', index, id)
+  else
+    redis.call('HSET', entry, 'staged', staged)
+    redis.call('ZADD', index, seq, id)
+    if gone == 'gone' then redis.call('HSET', entry, 'gone', whole(now())) else redis.call('HDEL', entry, 'gone') end
+  end
+end
+
 local function renew() redis.call('HSET', owners, me, whole(now() + lease) .. ' ' .. label) end

@@ -1,5 +1,6 @@
 -- KEYS[3] to KEYS[6]: the entry, the staged and the disposing entries of its destination, all records by age.
--- ARGV[5] to ARGV[11]: id, token, call, remote path, SHA-256, microseconds, 'dispose' or 'leave'.
+-- ARGV[5] to ARGV[13]: id, token, call, remote path, SHA-256, microseconds, 'dispose' or 'leave', the tokens that stay
+-- staged, and whether they are 'gone'.
 local entry, id, token, call, recorded = KEYS[3], ARGV[5], ARGV[6], ARGV[7], ARGV[10]
 local stands = redis.call('HMGET', entry, 'token', 'owner', 'call', 'seq')
 if stands[1] ~= token then return 0 end
@@ -10,8 +11,8 @@ if stands[2] ~= me then
   return 1
 end
 redis.call('HSET', entry, 'state', 'recorded', 'stands', ARGV[8], 'sha256', ARGV[9], 'recorded', recorded, 'call', call)
-redis.call('HDEL', entry, 'owner', 'staged', 'reason', 'disposer')
-redis.call('ZREM', KEYS[4], id)
+redis.call('HDEL', entry, 'owner', 'reason', 'disposer')
+leave(entry, KEYS[4], id, stands[4], ARGV[12], ARGV[13])
 redis.call('ZADD', KEYS[6], recorded, id)
 if ARGV[11] == 'dispose' then
   redis.call('HSET', entry, 'disposer', me)

@@ -1,7 +1,7 @@
 -- KEYS[3] to KEYS[7]: the entry, the staged and the disposing entries of its destination, all entries, the failed ones.
--- ARGV[5] to ARGV[12]: id, token, call, 'failed', 'unfinished' or 'forget', 'keep' or 'drop' what is staged, attempts,
--- reason, 'dispose' or 'leave'.
-local entry, id, token, call, how, staged = KEYS[3], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+-- ARGV[5] to ARGV[13]: id, token, call, 'failed', 'unfinished' or 'forget', attempts, reason, 'dispose' or 'leave', the
+-- tokens that stay staged, and whether they are 'gone'.
+local entry, id, token, call, how, staged = KEYS[3], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[12]
 local stands = redis.call('HMGET', entry, 'token', 'owner', 'call', 'seq', 'recorded')
 if stands[1] ~= token then return 0 end
 if stands[2] ~= me then
@@ -10,7 +10,7 @@ if stands[2] ~= me then
   redis.call('HSET', entry, 'call', call)
   return 1
 end
-if how == 'forget' and staged == 'drop' and not stands[5] then
+if how == 'forget' and staged == '' and not stands[5] then
   redis.call('DEL', entry)
   redis.call('ZREM', KEYS[4], id)
   redis.call('ZREM', KEYS[5], id)
@@ -21,19 +21,16 @@ end
 local state = stands[5] and 'recorded' or (how == 'failed' and 'failed' or 'claimed')
 redis.call('HSET', entry, 'state', state, 'call', call, 'since', stamp())
 if state == 'failed' then
-  redis.call('HSET', entry, 'reason', ARGV[11])
+  redis.call('HSET', entry, 'reason', ARGV[10])
   redis.call('ZADD', KEYS[7], stands[4], id)
 else
   redis.call('HDEL', entry, 'reason')
 end
-if how ~= 'forget' then redis.call('HSET', entry, 'attempts', ARGV[10]) end
-if ARGV[12] == 'dispose' then
+if how ~= 'forget' then redis.call('HSET', entry, 'attempts', ARGV[9]) end
+if ARGV[11] == 'dispose' then
   redis.call('HSET', entry, 'disposer', me)
   redis.call('ZADD', KEYS[5], stands[4], id)
 end
-if staged == 'drop' then
-  redis.call('HDEL', entry, 'staged')
-  redis.call('ZREM', KEYS[4], id)
-end
+leave(entry, KEYS[4], id, stands[4], staged, ARGV[13])
 redis.call('HDEL', entry, 'owner')
 return 1

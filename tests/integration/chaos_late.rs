@@ -1,0 +1,157 @@
+//! Requests that a server carries out late, when nobody is there any more who asked for them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+
+use archiver::embedded::{Fault, Operation, Request};
+use archiver::failpoint::{Point, VARIABLE};
+use rustix::process::Signal;
+use tokio::sync::Notify;
+
+use crate::push::stop::is_commit;
+use crate::push::{Bench, is_part};
+use crate::support::embedded::Embedded;
+use crate::support::env::{DEADLINE, Running, TestEnv, files, wait_until, write};
+
+/// A server that carries out the first of these requests once it is told to, whoever is gone by then; and where it says
+/// that it has it.
+fn slow_at(env: &TestEnv, wanted: Operation) -> (Embedded, Arc<Notify>, Receiver<()>) {
+    let (send, asked) = channel();
+    let late = Arc::new(Notify::new());
+    let (release, is_first) = (late.clone(), AtomicBool::new(true));
+    let server = Embedded::with_faults(env, move |request: &Request| {
+        let is_wanted = request.operation == wanted && (wanted != Operation::Open || is_part(request.path.as_ref()));
+        if !is_wanted || !is_first.swap(false, Ordering::SeqCst) {
+            return Fault::None;
+        }
+        let _ = send.send(());
+        Fault::Outlast(late.clone())
+    });
+    (server, release, asked)
+}
+
+fn parts(bench: &Bench) -> Vec<PathBuf> {
+    files(&bench.base).into_keys().filter(|path| is_part(path)).collect()
+}
+
+/// Lets the time go by after which what was seen to be gone is looked for once more.
+fn let_a_lease_pass(bench: &Bench) {
+    let ledger = rusqlite::Connection::open(bench.ledger()).unwrap();
+    let changed = ledger.execute("UPDATE entry SET gone_at = gone_at - 3600000 WHERE gone_at IS NOT NULL", []).unwrap();
+    assert_eq!(changed, 1, "nobody will look again");
+}
+
+/// The name appears when its file is archived; the next run removes it.
+fn a_name_that_comes_late_is_removed(bench: &Bench, release: &Notify) {
+    assert_eq!(bench.archived(), files(&bench.env.local()));
+    bench.assert_no_part();
+    release.notify_one();
+    wait_until("the server made the file", || parts(bench).len() == 1);
+    let_a_lease_pass(bench);
+    bench.push_local().assert_counts([0, 1, 0, 0]);
+    bench.assert_no_part();
+    let ledger = rusqlite::Connection::open(bench.ledger()).unwrap();
+    let left = ledger.query_row("SELECT count(*) FROM entry WHERE staged IS NOT NULL", [], |row| row.get::<_, u32>(0));
+    assert_eq!(left.unwrap(), 0, "it is looked for once more, not for ever");
+}
+
+#[test]
+fn a_temporary_file_of_a_killed_run_that_appears_late_is_removed() {
+    let env = TestEnv::new();
+    let (server, release, asked) = slow_at(&env, Operation::Open);
+    let bench = Bench::embedded(env, &server);
+    write(&bench.env.local(), "a.csv", "a");
+    let running = Running::start(&mut bench.push([bench.env.local()]));
+    asked.recv_timeout(DEADLINE).expect("an upload");
+    running.signal(Signal::KILL);
+    running.finish();
+    bench.push_local().assert_counts([1, 0, 0, 0]);
+    a_name_that_comes_late_is_removed(&bench, &release);
+}
+
+#[test]
+fn a_temporary_file_of_a_broken_session_that_appears_late_is_removed() {
+    let env = TestEnv::new();
+    let (server, release, asked) = slow_at(&env, Operation::Open);
+    let mut bench = Bench::embedded(env, &server);
+    bench.request_timeout = "2s";
+    write(&bench.env.local(), "a.csv", "a");
+    // The server owes a reply, and is given up for another session.
+    bench.push_local().assert_counts([1, 0, 0, 0]);
+    asked.try_recv().expect("the first OPEN");
+    a_name_that_comes_late_is_removed(&bench, &release);
+}
+
+/// A killed run had asked for a commit that replaces what stands. The next version is archived, and its local file may be
+/// gone, before the server gets to it.
+#[test]
+fn a_late_commit_of_a_killed_run_does_not_replace_a_newer_version() {
+    let env = TestEnv::new();
+    let (mut server, _release, asked) = slow_at(&env, Operation::PosixRename);
+    let bench = Bench::embedded(env, &server);
+    write(&bench.base, "in/a.csv", "what stands at first");
+    let overwriting = || {
+        let mut command = bench.push(["--on-conflict", "overwrite"]);
+        command.arg(bench.env.local());
+        command
+    };
+    write(&bench.env.local(), "a.csv", "the older version");
+    let running = Running::start(&mut overwriting());
+    asked.recv_timeout(DEADLINE).expect("a commit");
+    running.signal(Signal::KILL);
+    running.finish();
+
+    write(&bench.env.local(), "a.csv", "the newer version of it");
+    // Killed before it could look after what is left behind.
+    let armed = format!("{}:1:kill", Point::Recorded.name());
+    assert_eq!(Running::start(overwriting().env(VARIABLE, armed)).finish().code(), None);
+    let newer = files(&bench.env.local());
+    assert_eq!(bench.archived().get(&PathBuf::from("a.csv")), newer.get(&PathBuf::from("a.csv")));
+    // It carries out what it was asked for, and ends.
+    server.stop();
+    assert_eq!(bench.archived().get(&PathBuf::from("a.csv")), newer.get(&PathBuf::from("a.csv")));
+}
+
+/// A commit is asked for and not answered; on another session the file is sent again, and is half there when the server
+/// gets to what it was asked for first.
+#[test]
+fn a_late_commit_of_a_broken_session_publishes_nothing_of_the_next_attempt() {
+    let env = TestEnv::new();
+    let (send, asked) = channel();
+    let (late, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (commit, write_on) = (late.clone(), go_on.clone());
+    let (is_first, is_second) = (AtomicBool::new(true), AtomicBool::new(true));
+    let server = Embedded::with_faults(&env, move |request: &Request| {
+        let is_ours = request.path.contains("a.csv");
+        if is_ours && is_commit(request) && is_first.swap(false, Ordering::SeqCst) {
+            let _ = send.send("the commit");
+            return Fault::Outlast(commit.clone());
+        }
+        let is_begun = !is_first.load(Ordering::SeqCst);
+        if is_ours && is_begun && request.operation == Operation::Write && is_second.swap(false, Ordering::SeqCst) {
+            let _ = send.send("the next attempt");
+            return Fault::Hold(write_on.clone());
+        }
+        Fault::None
+    });
+    let mut bench = Bench::embedded(env, &server);
+    write(&bench.env.local(), "a.csv", "the whole of it");
+    bench.request_timeout = "5s";
+    let running = Running::start(&mut bench.push([bench.env.local()]));
+    assert_eq!(asked.recv_timeout(DEADLINE), Ok("the commit"));
+    assert_eq!(asked.recv_timeout(DEADLINE), Ok("the next attempt"));
+    late.notify_one();
+    // By the time another file has gone through, the server has done it.
+    let beside = write(bench.env.path(), "beside.csv", "beside");
+    Running::start(&mut bench.push([beside])).finish().assert_code(0);
+    let shown = bench.archived().into_keys().collect::<Vec<_>>();
+    assert!(!shown.contains(&PathBuf::from("a.csv")), "what is not written yet is shown: {shown:?}");
+    go_on.notify_one();
+    running.finish().assert_code(0);
+    let archived = bench.archived();
+    assert_eq!(archived.len(), 2, "{archived:?}");
+    assert_eq!(archived.get(&PathBuf::from("a.csv")), files(&bench.env.local()).get(&PathBuf::from("a.csv")));
+    bench.assert_no_part();
+}
