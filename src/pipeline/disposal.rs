@@ -61,6 +61,13 @@ impl Stays {
 }
 
 impl Engine {
+    /// Leaves a file alone for an hour that is hidden still, so that not every look at what was cut short tries it again.
+    pub fn rest_hidden(&self, key: KeyId, stays: &Stays) {
+        if stays.until == Until::Shown && self.patience == Patience::Persistent {
+            self.rest_for(Resting::Version(key), REST);
+        }
+    }
+
     /// Notes durably that the disposal of a file that was recorded before begins, where one is asked for and nobody else
     /// is at it.
     pub async fn intend(&self, after: &After, key: &FileKey) -> Result<Intention, LedgerError> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::disposal::Stays;
-use super::engine::{Engine, Source};
+use super::engine::{Engine, Resting, Source};
 use super::names::Entry;
 use super::read::Version;
 use crate::destination::DestinationError;
@@ -37,7 +37,8 @@ pub async fn finish_disposals(engine: &Arc<Engine>) -> Result<(), LedgerError> {
             if page.is_empty() {
                 break;
             }
-            for undisposed in page {
+            let due = |undisposed: &Undisposed| !engine.is_resting(&Resting::Version(undisposed.key.id()));
+            for undisposed in page.into_iter().filter(due) {
                 finish_disposal(engine, undisposed).await?;
             }
             cursor = next;
@@ -82,8 +83,9 @@ async fn finish_disposal(engine: &Arc<Engine>, undisposed: Undisposed) -> Result
         // The source is gone from the settings, or asks for no disposal any more.
         _ => put_back(engine, &local_path, key.id()).await,
     };
-    if let Err(Stays { why, .. }) = &disposal {
-        warn!(path = %display::path(&local_path), remark = why, "a disposal that was cut short");
+    if let Err(stays) = &disposal {
+        engine.rest_hidden(key.id(), stays);
+        warn!(path = %display::path(&local_path), remark = stays.why, "a disposal that was cut short");
     }
     engine.disposed(&key, &disposal).await?;
     reach(Point::UndisposedDone);
