@@ -189,6 +189,15 @@ async fn what_was_done_is_not_done_again_where_only_the_reply_was_lost() {
         lost(ledger.record(&mine, record, Intention::Dispose).await);
     }
 
+    let mine = claim(&ledger, "w").await;
+    let number = ledger.number(mine.key.id());
+    ledger.link.call(ledger.calls.reissue(&mine, number)).await.unwrap();
+    ledger.is_unclear(mine.key.id(), number);
+    let later = ledger.reissue(&mine).await.unwrap();
+    assert!(later.token > mine.token && later.predecessors == [mine.token], "{later:?}");
+    assert!(matches!(ledger.reissue(&mine).await, Err(LedgerError::LeaseLost)));
+    ledger.confirm(&later).await.unwrap();
+
     let mine = claim(&ledger, "z").await;
     let release = Release::Unfinished { attempts: 3, staged: Staged::Maybe };
     let number = ledger.number(mine.key.id());
