@@ -167,8 +167,10 @@ fn a_wrong_configuration_changes_nothing_and_all_its_mistakes_are_said() {
     assert!(reload(&mut running, KEPT).contains("missing"));
     fs::write(&file, sound.replace("identity = \"/", "identity = \"/nowhere/")).unwrap();
     assert!(reload(&mut running, KEPT).contains("there is no such file"));
-    fs::write(&file, format!("{sound}[ledger]\nurl = \"other.db\"\n")).unwrap();
-    reload(&mut running, "until a restart");
+    for other in ["url = \"other.db\"", "prefix = \"other\""] {
+        fs::write(&file, format!("{sound}[ledger]\n{other}\n")).unwrap();
+        reload(&mut running, "until a restart");
+    }
     let unknown = write(site.env.path(), "unknown_hosts", "");
     let hosts = site.server.known_hosts().to_str().unwrap().to_owned();
     fs::write(&file, sound.replace(&hosts, unknown.to_str().unwrap())).unwrap();
