@@ -158,6 +158,8 @@ pub struct Undisposed {
     pub local_path: PathBuf,
     /// Without it the file was on its way into quarantine: it is not archived.
     pub record: Option<Record>,
+    /// Whether it counts as failed still: it does not where somebody put it back into the queue meanwhile.
+    pub is_failed: bool,
 }
 
 /// A position in an ordered listing; the first page starts from [`Cursor::default`].

@@ -49,7 +49,7 @@ pub async fn finish_disposals(engine: &Arc<Engine>) -> Result<(), LedgerError> {
 
 async fn finish_disposal(engine: &Arc<Engine>, undisposed: Undisposed) -> Result<(), LedgerError> {
     reach(Point::UndisposedFound);
-    let Undisposed { key, local_path, record } = undisposed;
+    let Undisposed { key, local_path, record, is_failed } = undisposed;
     if let Some(record) = &record {
         // Before it may get another name.
         engine.note_beside(&key, &local_path, record).await?;
@@ -76,11 +76,13 @@ async fn finish_disposal(engine: &Arc<Engine>, undisposed: Undisposed) -> Result
             engine.dispose_version(&version, marker.as_ref(), key.id(), source.after.clone()).await
         }
         // On its way into quarantine, where a part of it, or all, may stand already.
-        Some((Source { after_failure: AfterFailure::Move(directory), .. }, Some(candidate))) if record.is_none() => {
+        Some((Source { after_failure: AfterFailure::Move(directory), .. }, Some(candidate)))
+            if record.is_none() && is_failed =>
+        {
             let version = Version { candidate, fingerprint: key.fingerprint };
             engine.dispose_version(&version, None, key.id(), After::Move(directory.clone())).await
         }
-        // The source is gone from the settings, or asks for no disposal any more.
+        // The source is gone from the settings, asks for no disposal any more, or the file is to be tried again.
         _ => put_back(engine, &local_path, key.id()).await,
     };
     if let Err(stays) = &disposal {
@@ -144,6 +146,9 @@ async fn remove_orphans_at(engine: &Arc<Engine>, destination: usize) -> Result<(
             return Ok(());
         }
         for orphan in page {
+            if engine.stop.is_cancelled() {
+                return Ok(());
+            }
             remove_orphan(engine, destination, orphan).await?;
         }
         cursor = next;
@@ -158,22 +163,26 @@ pub async fn keep_house(engine: &Arc<Engine>) {
     let mut due = Instant::now();
     loop {
         // Another watch of the same tree may have died in the middle of one.
-        if let Err(error) = finish_disposals(engine).await {
+        if let Some(Err(error)) = engine.stop.run_until_cancelled(finish_disposals(engine)).await {
             warn!(%error, "disposals that were cut short could not be finished; trying again later");
         }
         if Instant::now() < due {
-            tokio::time::sleep(lease).await;
+            if engine.stop.run_until_cancelled(tokio::time::sleep(lease)).await.is_none() {
+                return;
+            }
             continue;
         }
         due = Instant::now() + pauses.next().unwrap_or(HOUSEKEEPING);
         if let Err(error) = engine.ledger.tidy().await {
             warn!(%error, "the ledger could not be tidied; trying again later");
         }
-        // Last, for it waits for each destination that is out.
+        // Last, for it waits for each destination that is out. It ends by itself when all stops, with no claim left.
         if let Err(error) = remove_orphans(engine).await {
             warn!(%error, "temporary names of earlier runs could not be looked after; trying again later");
         }
-        tokio::time::sleep(lease).await;
+        if engine.stop.run_until_cancelled(tokio::time::sleep(lease)).await.is_none() {
+            return;
+        }
     }
 }
 
@@ -194,8 +203,9 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
     let reply = engine.hold(|| engine.ledger.claim(vec![request.clone()])).await?.pop();
     let Some(ClaimReply::Claimed(claim)) = reply else { return Ok(()) };
     reach(Point::OrphanClaimed);
-    let staged = match remove_all(engine, destination, &claim).await {
-        Ok(removed) => {
+    // The destination may be out for long; the claim is given back in any case.
+    let staged = match engine.stop.run_until_cancelled(remove_all(engine, destination, &claim)).await {
+        Some(Ok(removed)) => {
             reach(Point::OrphanRemoved);
             if removed > 0 {
                 info!(path = %display::path(&orphan.local_path), "removed what an earlier run left on the server");
@@ -203,10 +213,11 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
             let is_last_look = claim.predecessors.iter().all(|token| orphan.gone.contains(token));
             if is_last_look { Staged::Nothing } else { Staged::Gone }
         }
-        Err(error) => {
+        Some(Err(error)) => {
             warn!(%error, "what an earlier run left on the server stays for now");
             Staged::Maybe
         }
+        None => Staged::Maybe,
     };
     match engine.hold(|| engine.ledger.release(&claim, Release::Forget { staged })).await {
         Err(LedgerError::LeaseLost) => {}

@@ -34,19 +34,23 @@ impl LeaseKeeper {
     /// Runs until `stop`.
     pub async fn keep(&self, stop: CancellationToken) {
         let period = self.ledger.lease() / 3;
-        self.look_for_retries(self.ledger.retries().await);
+        self.renew().await;
         while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
-            let asked = Instant::now();
-            // Together, so that they share a transaction.
-            let (renewed, retries) = futures::join!(self.ledger.renew(), self.ledger.retries());
-            let trouble = renewed.as_ref().err().map(ToString::to_string);
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-            match renewed {
-                Ok(()) => *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked,
-                Err(error) => warn!(%error, "the leases on files in flight could not be renewed; trying again"),
-            }
-            self.look_for_retries(retries);
+            self.renew().await;
         }
+    }
+
+    async fn renew(&self) {
+        let asked = Instant::now();
+        // Together, so that they share a transaction.
+        let (renewed, retries) = futures::join!(self.ledger.renew(), self.ledger.retries());
+        let trouble = renewed.as_ref().err().map(ToString::to_string);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        match renewed {
+            Ok(()) => *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked,
+            Err(error) => warn!(%error, "the leases on files in flight could not be renewed; trying again"),
+        }
+        self.look_for_retries(retries);
     }
 
     /// Why leases cannot be renewed at the moment.

@@ -49,11 +49,15 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
         }
     });
 
+    let mut attendants = JoinSet::new();
+    // Before anything that takes long is done with what is ours.
+    let keeper = engine.clone();
+    attendants.spawn(async move { keeper.lease.keep(keeper.stop.clone()).await });
     if engine.settings.execution == Execution::Real {
         let finished = engine.stop.run_until_cancelled(janitor::finish_disposals(&engine)).await;
         finished.unwrap_or(Ok(()))?;
     }
-    let mut attendants = attend(&engine, &input, shutdown);
+    attend(&mut attendants, &engine, &input, shutdown);
     let lanes = inputs(&engine, input).into_iter().map(|(lane, input)| take_in(&engine, lane, input, shutdown));
     // Side by side, so that none waits for another's destination. All come to their end.
     let mut result = join_all(lanes).await.into_iter().collect::<Result<(), _>>();
@@ -94,7 +98,10 @@ async fn grace_over(shutdown: &Shutdown, engine: &Engine) {
         if !engine.archives.iter().all(|archive| archive.pool().outage().borrow().is_some()) {
             tokio::time::sleep(grace).await;
         }
-        engine.replace();
+        // Otherwise this is the end, and nobody takes up what is cut off.
+        if !shutdown.draining().is_cancelled() {
+            engine.replace();
+        }
         if engine.in_hand() > 0 {
             info!(files = engine.in_hand(), "still in flight: taken up again with the new configuration");
         }
@@ -149,8 +156,7 @@ async fn take_in(engine: &Arc<Engine>, lane: usize, input: LaneInput, shutdown: 
 }
 
 /// Tasks that run beside the workers until everything stops.
-fn attend(engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) -> JoinSet<()> {
-    let mut tasks = JoinSet::new();
+fn attend(tasks: &mut JoinSet<()>, engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) {
     if let (Input::Watch, Some(file)) = (input, engine.settings.watch.until.clone()) {
         let (engine, shutdown) = (engine.clone(), shutdown.clone());
         tasks.spawn(async move {
@@ -160,8 +166,6 @@ fn attend(engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) -> JoinSet<(
             }
         });
     }
-    let keeper = engine.clone();
-    tasks.spawn(async move { keeper.lease.keep(keeper.stop.clone()).await });
     let teller = engine.clone();
     tasks.spawn(async move {
         let telling = outages::tell(&teller);
@@ -175,12 +179,8 @@ fn attend(engine: &Arc<Engine>, input: &Input, shutdown: &Shutdown) -> JoinSet<(
             });
         }
         let engine = engine.clone();
-        tasks.spawn(async move {
-            let stop = engine.stop.clone();
-            stop.run_until_cancelled(janitor::keep_house(&engine)).await;
-        });
+        tasks.spawn(async move { janitor::keep_house(&engine).await });
     }
-    tasks
 }
 
 /// A watch says at once, not with its first file, that the server will never let it in. Where somebody asks whether it is

@@ -6,7 +6,7 @@ use std::process::Command;
 use archiver::failpoint::{Point, VARIABLE};
 use rustix::process::Signal;
 
-use crate::support::env::{DEADLINE, Running, run, tree, wait_until, write};
+use crate::support::env::{DEADLINE, Running, files, run, tree, wait_until, write};
 use crate::support::namespace;
 use crate::watch::{Site, names, stop, watching};
 
@@ -54,31 +54,45 @@ fn a_marker_of_the_next_version_is_not_taken_for_the_last_ones_after_a_kill() {
 #[test]
 fn a_file_on_its_way_into_quarantine_is_not_forgotten() {
     for point in [Point::SetAside, Point::MoveDirectoryMade, Point::Moved] {
-        let site = Site::new();
-        let taken = site.remote().join("taken");
-        write(&site.local(), "a.csv", "ours");
-        write(&site.remote(), "taken/a.csv", "somebody else's");
-        let quarantine = site.env.path().join("quarantine");
-        let quarantined = format!("move={}", quarantine.display());
-        let options = ["--after", "delete", "--on-conflict", "fail", "--after-failure", &quarantined];
-        let push = |layout: &str| {
-            let mut command = site.env.archiver(["push", "--ssh-config", "none", "--to", &site.server.url()]);
-            command.arg("--identity").arg(site.server.client_key());
-            command.arg("--known-hosts").arg(site.server.known_hosts());
-            command.args(options).args(["--layout", layout]).arg(site.local());
-            command
-        };
-        let killed = run(push("taken").env(VARIABLE, format!("{}:1:kill", point.name())));
-        assert_eq!(killed.code(), None, "{point:?} was never reached");
-        // Nobody is in its way any more.
-        std::fs::remove_file(taken.join("a.csv")).unwrap();
-        let again = run(&mut push("free"));
+        let (site, quarantine) = killed_on_the_way_into_quarantine(point);
         // What was begun is finished, though it could be archived now: a part of it may stand there already.
-        again.assert_code(0);
+        run(&mut into_quarantine(&site, &quarantine)).assert_code(0);
         assert_eq!(std::fs::read(quarantine.join("a.csv")).unwrap(), b"ours");
-        assert!(!taken.join("a.csv").exists());
+        assert!(!site.remote().join("taken/a.csv").exists());
         assert!(tree(&site.local()).is_empty(), "{point:?}: {:?}", tree(&site.local()));
     }
+}
+
+/// The same, and somebody gives it its name back and says that it is to be tried again.
+#[test]
+fn a_file_on_its_way_into_quarantine_that_is_put_back_into_the_queue_is_archived() {
+    let (site, quarantine) = killed_on_the_way_into_quarantine(Point::SetAside);
+    let aside = files(&site.local()).into_keys().next().expect("the file under another name");
+    std::fs::rename(site.local().join(aside), site.local().join("a.csv")).unwrap();
+    run(&mut site.env.archiver(["retry", "--all"])).assert_code(0);
+    run(&mut into_quarantine(&site, &quarantine)).assert_code(0);
+    assert_eq!(std::fs::read(site.remote().join("taken/a.csv")).unwrap(), b"ours");
+    assert!(tree(&site.local()).is_empty(), "{:?}", tree(&site.local()));
+    assert!(!quarantine.join("a.csv").exists());
+}
+
+/// A push to a name that somebody has, whose file goes into quarantine; killed there. By now nobody has the name any more.
+fn killed_on_the_way_into_quarantine(point: Point) -> (Site, std::path::PathBuf) {
+    let site = Site::new();
+    write(&site.local(), "a.csv", "ours");
+    write(&site.remote(), "taken/a.csv", "somebody else's");
+    let quarantine = site.env.path().join("quarantine");
+    let killed = run(into_quarantine(&site, &quarantine).env(VARIABLE, format!("{}:1:kill", point.name())));
+    assert_eq!(killed.code(), None, "{point:?} was never reached");
+    std::fs::remove_file(site.remote().join("taken/a.csv")).unwrap();
+    (site, quarantine)
+}
+
+fn into_quarantine(site: &Site, quarantine: &std::path::Path) -> Command {
+    let mut command = pushing(site);
+    command.args(["--layout", "taken", "--on-conflict", "fail", "--after-failure"]);
+    command.arg(format!("move={}", quarantine.display()));
+    command
 }
 
 /// A push of the site's files that deletes them.

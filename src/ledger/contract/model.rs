@@ -257,7 +257,11 @@ impl<W: World> Model<W> {
                     entry.attempts = attempts;
                 }
                 entry.leave(&claim, staged, now);
-                if matches!(release, Release::Forget { .. }) && entry.staged.is_empty() && entry.record.is_none() {
+                if matches!(release, Release::Forget { .. })
+                    && entry.staged.is_empty()
+                    && entry.record.is_none()
+                    && entry.disposer.is_none()
+                {
                     self.entries[key] = None;
                 }
             }
@@ -370,7 +374,10 @@ impl<W: World> Model<W> {
                 free.map(|(index, _)| key(&index.to_string()).path).collect::<BTreeSet<_>>()
             };
             let orphans = orphan_keys(&**ledger).await.into_iter().map(|key| key.path).collect::<BTreeSet<_>>();
-            assert_eq!(orphans, expected(&|entry| entry.is_left(self.world.now(), ledger.lease())));
+            assert_eq!(
+                orphans,
+                expected(&|entry| entry.disposer.is_none() && entry.is_left(self.world.now(), ledger.lease()))
+            );
             let undisposed = undisposed_keys(&**ledger).await.into_iter().map(|key| key.path).collect::<BTreeSet<_>>();
             assert_eq!(
                 undisposed,

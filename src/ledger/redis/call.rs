@@ -43,6 +43,7 @@ pub(super) struct Listed {
     pub(super) record: Option<Record>,
     /// Staged tokens that were seen to be gone.
     pub(super) gone: Vec<Token>,
+    pub(super) is_failed: bool,
 }
 
 /// A record past the retention.
@@ -270,7 +271,7 @@ impl Calls {
 
     /// The position of the last entry that was looked at, how many there were, and those that nobody holds.
     pub(super) fn listed(&self, location: &str, reply: Value) -> Result<(Cursor, usize, Vec<Listed>), LedgerError> {
-        let (last, looked_at, found): (i64, usize, Vec<[Vec<u8>; 11]>) = read(location, reply)?;
+        let (last, looked_at, found): (i64, usize, Vec<[Vec<u8>; 12]>) = read(location, reply)?;
         let found = found.into_iter().map(listed).collect::<Option<_>>().ok_or_else(|| strange(location))?;
         Ok((Cursor(last), looked_at, found))
     }
@@ -419,8 +420,8 @@ fn left(claim: &Claim, staged: Staged) -> [Vec<u8>; 2] {
     }
 }
 
-fn listed(fields: [Vec<u8>; 11]) -> Option<Listed> {
-    let [seq, destination, source, path, version, local_path, remote, stands, sha256, at, gone] = fields;
+fn listed(fields: [Vec<u8>; 12]) -> Option<Listed> {
+    let [seq, destination, source, path, version, local_path, remote, stands, sha256, at, gone, state] = fields;
     let mut numbers = std::str::from_utf8(&version).ok()?.split(' ');
     let fingerprint = Fingerprint {
         inode: numbers.next()?.parse().ok()?,
@@ -435,14 +436,27 @@ fn listed(fields: [Vec<u8>; 11]) -> Option<Listed> {
         remote: remote_of(&remote)?,
         record: if at.is_empty() { None } else { Some(record_of(&stands, &sha256, &at)?) },
         gone: tokens(&gone)?,
+        is_failed: state == b"failed",
     })
 }
 
 fn info(fields: [Vec<u8>; 19]) -> Option<EntryInfo> {
     let [seq, destination, source, path, version, local_path, remote, stands, sha256, at, more @ ..] = fields;
-    let Listed { key, local_path, remote, record, .. } =
-        listed([seq, destination, source, path, version, local_path, remote, stands, sha256, at, vec![]])?;
     let [token, state, attempts, reason, queued, since, disposer, owner, holder] = more;
+    let Listed { key, local_path, remote, record, .. } = listed([
+        seq,
+        destination,
+        source,
+        path,
+        version,
+        local_path,
+        remote,
+        stands,
+        sha256,
+        at,
+        vec![],
+        state.clone(),
+    ])?;
     let since = number(&since).and_then(DateTime::from_timestamp_micros);
     let state = match (holder.is_empty(), &record) {
         (false, _) => EntryState::Held { holder: holder_of(&owner, &holder)?, since },

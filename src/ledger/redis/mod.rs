@@ -305,7 +305,8 @@ impl Ledger for RedisLedger {
     ) -> Result<(Vec<Undisposed>, Cursor), LedgerError> {
         let request = |after| self.calls.undisposed(destination, after);
         let read = |listed: call::Listed| {
-            Ok(Undisposed { key: listed.key, local_path: listed.local_path, record: listed.record })
+            let call::Listed { key, local_path, record, is_failed, .. } = listed;
+            Ok(Undisposed { key, local_path, record, is_failed })
         };
         self.page(request, read, after, limit).await
     }

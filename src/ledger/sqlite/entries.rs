@@ -252,7 +252,8 @@ impl Entries<'_> {
             let deleted = self
                 .connection
                 .prepare_cached(
-                    "DELETE FROM entry WHERE id = ?1 AND token = ?2 AND owner = ?3 AND recorded_at IS NULL",
+                    "DELETE FROM entry WHERE id = ?1 AND token = ?2 AND owner = ?3 AND recorded_at IS NULL \
+                     AND disposer IS NULL",
                 )?
                 .execute(params![id, token.0 as i64, blob(self.owner)])?;
             if deleted > 0 {

@@ -32,7 +32,8 @@ impl Entries<'_> {
         let (now, lease) = (self.now.timestamp_millis(), self.lease_ms);
         self.page(
             "SELECT seq, owner, destination, source, path, inode, size, mtime_ns, local_path, remote, recorded_at, gone_at, \
-             staged FROM entry INDEXED BY entry_staged WHERE destination = ?1 AND staged IS NOT NULL AND seq > ?2 ORDER BY seq",
+             staged FROM entry INDEXED BY entry_staged WHERE destination = ?1 AND staged IS NOT NULL AND disposer IS NULL \
+             AND seq > ?2 ORDER BY seq",
             (destination, after, limit),
             |row| owner_at(row, 1).map(|owner| [owner, None]),
             |row| {
@@ -82,14 +83,15 @@ impl Entries<'_> {
     ) -> rusqlite::Result<(Vec<Undisposed>, Cursor)> {
         self.page(
             "SELECT seq, owner, destination, source, path, inode, size, mtime_ns, local_path, disposer, \
-             record_remote, record_sha256, recorded_at \
+             record_remote, record_sha256, recorded_at, state = 'failed' \
              FROM entry INDEXED BY entry_disposing \
              WHERE destination = ?1 AND disposer IS NOT NULL AND seq > ?2 ORDER BY seq",
             (destination, after, limit),
             |row| Ok([owner_at(row, 1)?, owner_at(row, 9)?]),
             |row| {
                 let record = record_at(row, 10)?;
-                Ok(Some(Undisposed { key: key_at(row, 2)?, local_path: path_at(row, 8)?, record }))
+                let is_failed = row.get(13)?;
+                Ok(Some(Undisposed { key: key_at(row, 2)?, local_path: path_at(row, 8)?, record, is_failed }))
             },
         )
     }
