@@ -3,7 +3,9 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::io::Errno;
@@ -49,6 +51,25 @@ impl StartError {
     pub fn code(&self) -> u8 {
         if self.error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { CANNOT_EXECUTE }
     }
+
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        let path = Path::new(&self.command);
+        if !self.command.as_bytes().contains(&b'/') {
+            return "check the words after `--`: the first one is looked for in PATH";
+        }
+        match path.metadata() {
+            Ok(found) if found.is_dir() => "the first word after `--` names a directory; name a program in it",
+            Ok(_) if self.error.kind() == io::ErrorKind::NotFound => {
+                "the file is there, but not its interpreter: check its first line (#!), or the libraries that it needs"
+            }
+            Ok(_) if self.error.kind() == io::ErrorKind::PermissionDenied => {
+                "it may not be executed: `chmod +x` it, or see whether its filesystem is mounted with noexec"
+            }
+            Ok(_) => "the file is there, but this system cannot execute it: is it a program for this machine?",
+            Err(_) => "check the first word after `--`: there is no such file, or it cannot be reached",
+        }
+    }
 }
 
 impl Running {
@@ -73,7 +94,7 @@ impl Running {
     pub fn signal(&self, signal: Signal) {
         match kill_process(self.pid, signal) {
             Ok(()) | Err(Errno::SRCH) => {}
-            Err(error) => tracing::warn!(?signal, %error, "the command cannot be signalled"),
+            Err(error) => tracing::warn!(signal = name_of(signal), %error, "the command cannot be signalled"),
         }
     }
 
@@ -128,6 +149,39 @@ fn code(status: WaitStatus) -> u8 {
     code.unwrap_or(u8::MAX)
 }
 
+/// How a command ended, by the code that a shell would say.
+pub fn ending(code: u8) -> String {
+    match code.checked_sub(SIGNALLED).and_then(|number| Signal::from_named_raw(number.into())) {
+        Some(signal) => format!("the command exited with {code} ({})", name_of(signal)),
+        None => format!("the command exited with {code}"),
+    }
+}
+
+/// As people write it.
+pub fn name_of(signal: Signal) -> &'static str {
+    match signal {
+        Signal::HUP => "SIGHUP",
+        Signal::INT => "SIGINT",
+        Signal::QUIT => "SIGQUIT",
+        Signal::ILL => "SIGILL",
+        Signal::TRAP => "SIGTRAP",
+        Signal::ABORT => "SIGABRT",
+        Signal::BUS => "SIGBUS",
+        Signal::FPE => "SIGFPE",
+        Signal::KILL => "SIGKILL",
+        Signal::USR1 => "SIGUSR1",
+        Signal::SEGV => "SIGSEGV",
+        Signal::USR2 => "SIGUSR2",
+        Signal::PIPE => "SIGPIPE",
+        Signal::ALARM => "SIGALRM",
+        Signal::TERM => "SIGTERM",
+        Signal::XCPU => "SIGXCPU",
+        Signal::XFSZ => "SIGXFSZ",
+        Signal::SYS => "SIGSYS",
+        _ => "another signal",
+    }
+}
+
 /// Whether a signal has to be passed on. Those that a terminal sends reach its whole process group, and SIGUSR1 asks this
 /// program how far it is.
 pub fn is_to_be_forwarded(signal: Signal, from_terminal: bool) -> bool {
@@ -136,6 +190,8 @@ pub fn is_to_be_forwarded(signal: Signal, from_terminal: bool) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     fn words<const N: usize>(words: [&str; N]) -> [OsString; N] {
@@ -160,6 +216,28 @@ mod tests {
         let code = |program: &str| Running::start(&words([program]), []).unwrap_err().code();
         assert_eq!(code("/nowhere/at/all"), 127);
         assert_eq!(code("/dev/null"), 126);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_started_has_a_hint_that_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("script");
+        std::fs::write(&script, "#!/nowhere/at/all\n").unwrap();
+        let hint = |program: &OsStr| Running::start(&[program.to_owned()], []).unwrap_err().hint();
+        assert!(hint("no-such-program-anywhere".as_ref()).contains("PATH"));
+        assert!(hint("/nowhere/at/all".as_ref()).contains("no such file"));
+        assert!(hint(dir.path().as_ref()).contains("a directory"));
+        assert!(hint(script.as_ref()).contains("chmod +x"));
+        let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, executable).unwrap();
+        assert!(hint(script.as_ref()).contains("interpreter"));
+    }
+
+    #[test]
+    fn a_signal_that_ended_it_is_named() {
+        assert_eq!(ending(7), "the command exited with 7");
+        assert_eq!(ending(137), "the command exited with 137 (SIGKILL)");
+        assert_eq!(ending(255), "the command exited with 255");
     }
 
     #[tokio::test]

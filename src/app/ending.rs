@@ -52,6 +52,12 @@ impl Ended {
     }
 }
 
+/// As one line.
+pub fn first_paragraph(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join(" ")
+}
+
 /// Where the end is told, once that is known.
 #[derive(Debug, Default)]
 pub struct TerminationLog(OnceLock<PathBuf>);

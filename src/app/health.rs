@@ -14,7 +14,7 @@ pub fn run(metrics: &MetricsSettings, origin: &Origin, question: Question, conso
         return match origin {
             Origin::Default => {
                 let why = "nobody said where the archiver serves its metrics";
-                let hint = "give --metrics ADDR, or set ARCHIVER_METRICS";
+                let hint = "give --metrics ADDR or --config FILE, or set ARCHIVER_METRICS";
                 failed(console, "there is nobody to ask", why, Some(hint), Exit::Usage)
             }
             // Somebody said that there are no metrics.

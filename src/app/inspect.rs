@@ -81,7 +81,7 @@ async fn census(resolved: &Resolved, args: &StatusArgs) -> Result<String, Ledger
 
 async fn capacity(resolved: &Resolved, args: &StatusArgs) -> Result<String, LedgerError> {
     let view = open_view(&resolved.settings).await?;
-    let (now, window) = (Utc::now(), args.window.map(|window| window.0));
+    let (now, window) = (Utc::now(), args.window);
     let since = window.and_then(|window| now.checked_sub_signed(chrono::Duration::from_std(window).ok()?));
     let (mut history, mut backlog) = (History::new(since), Flow::default());
     let count = |entry: EntryInfo| {
@@ -94,7 +94,7 @@ async fn capacity(resolved: &Resolved, args: &StatusArgs) -> Result<String, Ledg
         }
     };
     each_entry(&*view, EntryFilter::All, count).await?;
-    let capacity = history.capacity(now, backlog, args.outage.0);
+    let capacity = history.capacity(now, backlog, args.outage);
     let ledger = ledger_name(&resolved.settings);
     Ok(match args.format {
         AnswerFormat::Table => capacity_report::text(capacity.as_ref(), &ledger, window, backlog, Surface::stdout()),

@@ -48,7 +48,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exit {
                 return Exit::Done;
             }
             let text = error.to_string();
-            let reason = text.lines().next().map(|line| line.trim_start_matches("error: ").to_owned());
+            let reason = Some(ending::first_paragraph(text.trim_start_matches("error: ")));
             return TerminationLog::of_arguments(&arguments).tell(&Ended { reason, ..Exit::Usage.into() });
         }
     };

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::archive::{AT_ONCE, Mode, Ready, as_typed};
 use super::ending::{Ended, TerminationLog};
 use super::wishes::Wishes;
-use crate::command::{Running, StartError, is_to_be_forwarded};
+use crate::command::{Running, StartError, ending, is_to_be_forwarded, name_of};
 use crate::config::Typed;
 use crate::config::settings::OnFailure;
 use crate::exit::Exit;
@@ -63,7 +63,7 @@ async fn together(typed: &Typed, command: Vec<OsString>, mut signals: Signals, l
     let complaint = match Running::start(&command, typed.environment.secrets()) {
         Ok(mut running) => match supervisor.accompany(&mut running, pin!(&mut archiving), &mut archived).await {
             0 => None,
-            code => Some((code, format!("the command exited with {code}"))),
+            code => Some((code, ending(code))),
         },
         Err(error) => cannot_start(&error, &console),
     };
@@ -104,9 +104,8 @@ async fn interrupted(signals: &mut Signals) {
 }
 
 fn cannot_start(error: &StartError, console: &Console) -> Option<(u8, String)> {
-    let hint = "check the words after `--`: the first one is looked for in PATH";
     let exit = Exit::Command(error.code());
-    let ended = Ended::failed(console, "the command cannot be started", &error.to_string(), Some(hint), exit);
+    let ended = Ended::failed(console, "the command cannot be started", &error.to_string(), Some(error.hint()), exit);
     Some((error.code(), ended.reason.unwrap_or_default()))
 }
 
@@ -147,7 +146,7 @@ impl Supervisor<'_> {
                         running.signal(Signal::KILL);
                         self.shutdown.stop_now();
                     } else if is_to_be_forwarded(signal, self.from_terminal) {
-                        tracing::info!(?signal, "passed on to the command");
+                        tracing::info!(signal = name_of(signal), "passed on to the command");
                         running.signal(signal);
                     }
                     self.wishes.note(signal);

@@ -1,11 +1,12 @@
 //! `archiver status`: what the ledger knows.
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::shared::LedgerArgs;
-use crate::config::CommandLayer;
 use crate::config::settings::AnswerFormat;
-use crate::domain::HumanDuration;
+use crate::config::{CommandLayer, check};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -31,11 +32,11 @@ pub struct StatusArgs {
     #[arg(long)]
     pub capacity: bool,
     /// The outage to be survived
-    #[arg(long, value_name = "DURATION", default_value = "24h", requires = "capacity")]
-    pub outage: HumanDuration,
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = check::interval, requires = "capacity")]
+    pub outage: Duration,
     /// How far to look back [default: as far as the ledger goes]
-    #[arg(long, value_name = "DURATION", requires = "capacity")]
-    pub window: Option<HumanDuration>,
+    #[arg(long, value_name = "DURATION", value_parser = check::interval, requires = "capacity")]
+    pub window: Option<Duration>,
     /// How to write the answer
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t)]
     pub format: AnswerFormat,

@@ -90,15 +90,19 @@ pub struct Resolved {
 /// May be called again with the same layer to read a changed file.
 pub fn resolve(command: &CommandLayer, environment: &Environment, kind: CommandKind) -> Result<Resolved, ConfigErrors> {
     let mut mistakes = Vec::new();
-    let asked = match &command.config {
-        Some(path) => Some((path.clone(), Origin::Flag("--config"))),
-        None => environment.path("ARCHIVER_CONFIG").map(|path| (path, Origin::Variable("ARCHIVER_CONFIG".into()))),
-    };
-    let file = file::read(asked, environment).unwrap_or_else(|mistake| {
+    let file = file::read(asked(command, environment), environment).unwrap_or_else(|mistake| {
         mistakes.push(mistake);
         None
     });
     resolve_read(command, environment, kind, file, mistakes)
+}
+
+/// The file that was named, and where.
+fn asked(command: &CommandLayer, environment: &Environment) -> Option<(std::path::PathBuf, Origin)> {
+    match &command.config {
+        Some(path) => Some((path.clone(), Origin::Flag("--config"))),
+        None => environment.path("ARCHIVER_CONFIG").map(|path| (path, Origin::Variable("ARCHIVER_CONFIG".into()))),
+    }
 }
 
 /// The same with the file already read, and the mistakes of that.
@@ -152,8 +156,12 @@ pub fn resolve_metrics(
     environment: &Environment,
 ) -> Result<(MetricsSettings, Origin), ConfigErrors> {
     let mut others = Vec::new();
-    let asked = environment.path("ARCHIVER_CONFIG").map(|path| (path, Origin::Variable("ARCHIVER_CONFIG".into())));
-    let file = file::read(asked, environment).unwrap_or_default();
+    let file = match file::read(asked(command, environment), environment) {
+        Ok(file) => file,
+        // A file that was named here and now is needed.
+        Err(mistake) if command.config.is_some() => ConfigErrors::unless_empty(vec![mistake]).map(|()| None)?,
+        Err(_) => None,
+    };
     let (layers, _, _) = gather(command, environment, CommandKind::Show, file.as_ref(), &mut others);
     let merged = layers.merge(&mut others);
     let origin = merged.values.get("metrics.listen").map_or(Origin::Default, |entry| entry.origin.clone());

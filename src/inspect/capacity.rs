@@ -138,16 +138,20 @@ impl History {
         let (first, last) = (self.first?, self.last?);
         // A window that began before the first file was quiet until then only if the program ran: who knows.
         let span = (now.max(last) - first).to_std().unwrap_or_default().max(Duration::from_secs(1));
-        let mean = |length: Duration| Mean {
-            files: self.total.files as f64 * length.as_secs_f64() / span.as_secs_f64(),
-            bytes: self.total.bytes as f64 * length.as_secs_f64() / span.as_secs_f64(),
+        // What a shorter history would come to in the whole length is a guess, and never more than was seen at its peak.
+        let per = |length: Duration| {
+            let (peak, share) = (self.fullest(length)?, length.min(span).as_secs_f64() / span.as_secs_f64());
+            let mean = Mean {
+                files: (self.total.files as f64 * share).min(peak.files.flow.files as f64),
+                bytes: (self.total.bytes as f64 * share).min(peak.bytes.flow.bytes as f64),
+            };
+            Some(Rate { mean, peak })
         };
-        let per = |length| Some(Rate { mean: mean(length), peak: self.fullest(length)? });
         let lately = self.lately(now, HOUR);
         // What is left where the last hour was quiet: nothing can be said.
         let clears_in = (lately.bytes > 0 || backlog.files == 0).then(|| {
             let share = if backlog.bytes == 0 { 0.0 } else { backlog.bytes as f64 / lately.bytes.max(1) as f64 };
-            Duration::try_from_secs_f64(share * HOUR.as_secs_f64()).unwrap_or(Duration::MAX)
+            Duration::try_from_secs_f64(share * HOUR.min(span).as_secs_f64()).unwrap_or(Duration::MAX)
         });
         let per_hour = per(HOUR)?;
         Some(Capacity {
@@ -219,7 +223,7 @@ pub struct Outage {
 pub struct Backlog {
     pub waiting: Flow,
     pub archived_last_hour: Flow,
-    /// At the rate of the last hour; `None` where nothing was archived in it.
+    /// At the rate of the last hour, or of all the history where that is shorter; `None` where nothing was archived in it.
     pub clears_in: Option<Duration>,
 }
 
@@ -292,6 +296,19 @@ mod tests {
     }
 
     #[test]
+    fn a_short_history_is_not_stretched() {
+        // 2,000 files in 34 seconds, and as many waiting.
+        let events: Vec<_> = (0..2_000).map(|number| (number % 34, 10)).collect();
+        let backlog = Flow { files: 2_000, bytes: 20_000 };
+        let capacity = history(&events, BUCKETS).capacity(at(34), backlog, HOUR).unwrap();
+        for rate in [capacity.per_hour, capacity.per_day] {
+            assert_eq!(rate.mean, Mean { files: 2_000.0, bytes: 20_000.0 });
+            assert_eq!(rate.peak.bytes.flow, Flow { files: 2_000, bytes: 20_000 });
+        }
+        assert_eq!(capacity.backlog.clears_in, Some(Duration::from_secs(34)));
+    }
+
+    #[test]
     fn what_is_older_does_not_count() {
         let mut history = History::new(Some(at(100)));
         [(99, 1), (100, 2), (101, 4)].into_iter().for_each(|(second, bytes)| history.add(at(second), bytes));
@@ -324,6 +341,11 @@ mod tests {
             let history = history(&events, buckets);
             prop_assert!(history.buckets.len() <= buckets || history.length == LENGTHS[5]);
             let fullest = history.fullest(Duration::from_secs(length as u64)).unwrap();
+            let capacity = history.capacity(at(20_000), Flow::default(), HOUR).unwrap();
+            for rate in [capacity.per_hour, capacity.per_day] {
+                prop_assert!(rate.mean.files <= rate.peak.files.flow.files as f64);
+                prop_assert!(rate.mean.bytes <= rate.peak.bytes.flow.bytes as f64);
+            }
             let found = (fullest.bytes.flow.bytes, fullest.files.flow.files);
             prop_assert_eq!(found, fullest_by_looking(&events, history.length, length));
             prop_assert_eq!(history.total.bytes, events.iter().map(|(_, bytes)| bytes).sum::<u64>());

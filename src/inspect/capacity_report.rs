@@ -22,7 +22,7 @@ fn warnings(capacity: Option<&Capacity>, window: Option<Duration>) -> Vec<String
     let mut warnings = Vec::new();
     if capacity.span < LITTLE {
         warnings.push(format!(
-            "this rests on {} only: peaks of a day, and means of an hour or a day, are guesses",
+            "this rests on {} only: peaks, means, the bandwidth and the time for the backlog are guesses",
             human::duration(capacity.span)
         ));
     } else if capacity.span < capacity.outage.length {
@@ -91,6 +91,10 @@ fn told(capacity: &Capacity, surface: Surface) -> String {
     let backlog = &capacity.backlog;
     let clears = match backlog.clears_in {
         _ if backlog.waiting.files == 0 => String::new(),
+        Some(time) if capacity.span < HOUR => {
+            let (time, span) = (human::estimate(time), human::duration(capacity.span));
+            format!(", done in {time} at the rate of these {span}")
+        }
         Some(time) => format!(", done in {} at the rate of the last hour", human::estimate(time)),
         None => ", and nothing was archived in the last hour".into(),
     };

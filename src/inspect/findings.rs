@@ -125,7 +125,7 @@ impl Findings {
 
     /// Neither the ledger nor the server has anything here.
     pub fn is_nowhere(&self) -> bool {
-        self.checked_files == 0 && self.root == Root::NotListed
+        self.checked_files + self.in_hand + self.differences() == 0 && self.root == Root::NotListed
     }
 
     pub fn differences(&self) -> u64 {

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::findings::{Finding, Findings, Root, What};
 use crate::destination::error::StatusCode;
 use crate::destination::sftp::compare::{self, Found};
-use crate::destination::sftp::{Kind, Load, Pool};
+use crate::destination::sftp::{Attributes, Kind, Load, Pool};
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{RemotePath, Sha256Digest};
 use crate::ledger::{Cursor, EntryFilter, EntryInfo, EntryState, LedgerError, LedgerView};
@@ -103,6 +103,7 @@ impl Audit<'_> {
         drop(known);
         if !suspects.is_empty() {
             self.look_again(&mut findings, &mut suspects).await?;
+            self.drop_the_gone(&mut suspects).await?;
         }
         let mut left: Vec<_> = suspects.into_values().map(|suspect| suspect.finding).collect();
         left.sort();
@@ -275,6 +276,10 @@ impl Audit<'_> {
                 {
                     if directory == self.root {
                         findings.root = Root::NotListed;
+                        if let Some(attributes) = self.file_at_the_root().await? {
+                            let name = directory.rsplit('/').next().unwrap_or_default();
+                            note_unknown(name, directory.clone(), &attributes, known, findings, suspects);
+                        }
                     }
                     continue;
                 }
@@ -291,19 +296,20 @@ impl Audit<'_> {
                     waiting.push(path);
                     continue;
                 }
-                let name = name_of(&path);
-                if known.binary_search(&name).is_err() {
-                    let bytes = entry.attributes.size.unwrap_or_default();
-                    let ours = RemotePath::is_staging(&entry.name);
-                    let what = if ours { What::Leftover { bytes } } else { What::Extra { bytes } };
-                    let finding = Finding { remote: path, what };
-                    if suspects.len() < SUSPECTS {
-                        suspects.insert(name, Suspect { finding, recorded_at: None });
-                    } else {
-                        findings.add(finding);
-                    }
-                }
+                note_unknown(&entry.name, path, &entry.attributes, known, findings, suspects);
             }
+        }
+    }
+
+    /// What an audit begins with, where that is a file.
+    async fn file_at_the_root(&self) -> Result<Option<Attributes>, DestinationError> {
+        if self.root.is_empty() {
+            return Ok(None);
+        }
+        match self.lstat(&self.root).await {
+            Ok(found) => Ok(found.filter(|attributes| attributes.kind != Kind::Directory)),
+            Err(error) if error.consequence == Consequence::File => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -369,6 +375,60 @@ impl Audit<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Drops what was listed and stands there no more: a temporary name has become a file, or somebody tidied up.
+    async fn drop_the_gone(&self, suspects: &mut HashMap<Name, Suspect>) -> Result<(), AuditError> {
+        let listed = suspects.iter().filter(|(_, suspect)| suspect.recorded_at.is_none());
+        let looks = listed.map(|(name, suspect)| (*name, suspect.finding.remote.clone())).collect::<Vec<_>>();
+        let looks = looks.into_iter().map(|(name, path)| async move { (name, self.lstat(&path).await) });
+        let mut looks = stream::iter(looks).buffer_unordered(LOOKS);
+        while let Some((name, found)) = looks.next().await {
+            match found {
+                Ok(None) => drop(suspects.remove(&name)),
+                Ok(Some(_)) => {}
+                // It was listed, so it is told.
+                Err(error) if error.consequence == Consequence::File => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// What has this name.
+    async fn lstat(&self, path: &str) -> Result<Option<Attributes>, DestinationError> {
+        let path = RemotePath::new(path);
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let slot = self.pool.acquire(Load::Light).await?;
+            if let Some(found) = self.judged(slot.lstat(&path).await, &slot, attempt) {
+                return found;
+            }
+        }
+    }
+}
+
+/// Takes note of a file on the server, unless it is known.
+fn note_unknown(
+    file_name: &str,
+    path: String,
+    attributes: &Attributes,
+    known: &[Name],
+    findings: &mut Findings,
+    suspects: &mut HashMap<Name, Suspect>,
+) {
+    let name = name_of(&path);
+    if known.binary_search(&name).is_ok() {
+        return;
+    }
+    let bytes = attributes.size.unwrap_or_default();
+    let what = if RemotePath::is_staging(file_name) { What::Leftover { bytes } } else { What::Extra { bytes } };
+    let finding = Finding { remote: path, what };
+    if suspects.len() < SUSPECTS {
+        suspects.insert(name, Suspect { finding, recorded_at: None });
+    } else {
+        findings.add(finding);
     }
 }
 

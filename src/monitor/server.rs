@@ -1,10 +1,12 @@
 //! A small HTTP server: a few fixed paths, GET and HEAD, one request a connection. It runs on the program's own threads,
 //! and gives nobody more than a little time and memory.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -16,17 +18,17 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::debug;
 
 use super::metrics::Form;
 use super::{Subject, health, metrics, page};
 use crate::domain::ListenAddress;
 
-/// Connections at a time; more of them wait in the kernel's queue.
-const CONNECTIONS: usize = 32;
+/// Connections at a time. Each further one takes the place of the oldest that has not asked for anything yet.
+const CONNECTIONS: usize = 256;
 /// For the head of a request.
-const HEAD: Duration = Duration::from_secs(5);
+const HEAD: Duration = Duration::from_secs(1);
 /// For a whole connection, its reply included.
 const CONNECTION: Duration = Duration::from_secs(15);
 /// Bytes of a request's head, at most.
@@ -62,20 +64,28 @@ impl Server {
     pub async fn serve(self, subject: Arc<Subject>) {
         let permits = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
+        let mut silent = Silent::default();
         loop {
             while let Some(ended) = connections.try_join_next() {
-                if let Err(error) = ended {
+                if let Err(error) = ended
+                    && !error.is_cancelled()
+                {
                     debug!(%error, "a connection to the metrics ended badly");
                 }
             }
-            let Ok(permit) = permits.clone().acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let subject = subject.clone();
-                    connections.spawn(async move {
-                        talk(stream, subject).await;
+                    if permits.available_permits() == 0 {
+                        silent.drop_oldest();
+                    }
+                    let Ok(permit) = permits.clone().acquire_owned().await else { return };
+                    let (subject, heard) = (subject.clone(), Arc::new(AtomicBool::new(false)));
+                    let talking = talk(stream, subject, heard.clone());
+                    let handle = connections.spawn(async move {
+                        talking.await;
                         drop(permit);
                     });
+                    silent.add(heard, handle);
                 }
                 Err(error) => {
                     debug!(%error, "a connection to the metrics was not accepted");
@@ -86,8 +96,30 @@ impl Server {
     }
 }
 
-async fn talk(stream: TcpStream, subject: Arc<Subject>) {
+/// Connections that may not have sent the head of their request, oldest first.
+#[derive(Debug, Default)]
+struct Silent(VecDeque<(Arc<AtomicBool>, AbortHandle)>);
+
+impl Silent {
+    fn add(&mut self, heard: Arc<AtomicBool>, handle: AbortHandle) {
+        if self.0.len() >= 2 * CONNECTIONS {
+            self.0.retain(|(heard, handle)| !heard.load(Ordering::Relaxed) && !handle.is_finished());
+        }
+        self.0.push_back((heard, handle));
+    }
+
+    fn drop_oldest(&mut self) {
+        while let Some((heard, handle)) = self.0.pop_front() {
+            if !heard.load(Ordering::Relaxed) && !handle.is_finished() {
+                return handle.abort();
+            }
+        }
+    }
+}
+
+async fn talk(stream: TcpStream, subject: Arc<Subject>, heard: Arc<AtomicBool>) {
     let answer = service_fn(move |request: Request<Incoming>| {
+        heard.store(true, Ordering::Relaxed);
         let subject = subject.clone();
         async move { Ok::<_, Infallible>(answer(&request, &subject).await) }
     });

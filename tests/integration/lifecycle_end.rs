@@ -104,6 +104,9 @@ fn what_is_wrong_before_the_beginning_is_told() {
     // Even a command line that is none.
     run(with_log(&mut env.archiver(["watch", "--unknown-flag"]), &log)).assert_code(2);
     assert!(reason(2).contains("--unknown-flag"));
+    run(with_log(&mut env.archiver(["run"]), &log)).assert_code(2);
+    let said = reason(2);
+    assert!(said.contains("not provided: <CMD>") && !said.contains("Usage"), "{said}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 
@@ -9,7 +10,7 @@ use archiver::embedded::Quirks;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::watch::{Site, embedded_command, stop};
+use super::watch::{Site, Summary, embedded_command, stop};
 use crate::support::embedded::Embedded;
 use crate::support::env::{Running, TestEnv, noise, run, wait_until, write};
 use crate::support::http::{get, raw, request};
@@ -223,10 +224,14 @@ fn the_server_gives_away_nothing_else() {
     let endless = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(14 << 10));
     assert!(raw(address, &endless).starts_with("HTTP/1.1 200"));
     assert!(raw(address, "\u{16}\u{3}\u{1} nonsense\r\n\r\n").starts_with("HTTP/1.1 400"));
-    // Those who say nothing are sent away in time, and do not keep others out for ever.
-    let silent: Vec<_> = (0..40).map(|_| TcpStream::connect(address).unwrap()).collect();
+    // Those who do not come to the end of their request give way to those who do.
+    let half_open = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nX").map(|()| stream).unwrap()
+    };
+    let half_open: Vec<_> = (0..700).map(|_| half_open()).collect();
     assert_eq!(get(address, "/healthz").status, 200);
-    drop(silent);
+    drop(half_open);
     stop(running).assert_code(0);
 }
 
@@ -258,6 +263,26 @@ fn health_without_an_answer_says_so() {
     let finished = health(&["--metrics", &free.to_string()]);
     assert!(finished.assert_code(1).stderr.contains(&format!("{free}: ")), "{}", finished.stderr);
     health(&["--metrics", "nonsense"]).assert_code(2);
+    let file = write(env.path(), "health.toml", format!("[metrics]\nlisten = \"{free}\"\n"));
+    let finished = health(&["--config", file.to_str().unwrap()]);
+    assert!(finished.assert_code(1).stderr.contains(&format!("{free}: ")), "{}", finished.stderr);
+    let finished = health(&["-c", "/nowhere/archiver.toml"]);
+    assert!(finished.assert_code(2).stderr.contains("/nowhere/archiver.toml"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_file_that_a_drain_leaves_counts_once() {
+    let site = Site::new();
+    let file = site.env.path().join("status.json");
+    let read = || serde_json::from_slice::<Value>(&fs::read(&file).unwrap()).unwrap();
+    write(&site.local(), "a.csv", "12345");
+    let arguments = ["--marker", "{name}.done", "--grace", "1s", "--status-file", file.to_str().unwrap()];
+    let running = Running::start(&mut site.command(arguments));
+    wait_until("it waits for its marker", || file.exists() && read()["waiting"]["files"] == 1);
+    let finished = stop(running);
+    finished.assert_code(4);
+    assert_eq!(Summary::of(&finished).totals(), (0, 0, 1, 0));
+    assert_eq!((&read()["totals"]["deferred"], &read()["phase"]), (&1.into(), &"ended".into()));
 }
 
 #[test]

@@ -86,6 +86,9 @@ fn an_archive_that_was_tampered_with_is_found_out() {
     let one = run(&mut verify(&bench, ["in/1/1.csv", "--format", "json"]));
     one.assert_code(1);
     assert_eq!(found(&one), ["1.csv wrong-size"]);
+    let planted = run(&mut verify(&bench, ["in/new/planted.csv", "--format", "json"]));
+    planted.assert_code(1);
+    assert_eq!(found(&planted), ["planted.csv extra"]);
     let nowhere = run(&mut verify(&bench, ["2031/01"]));
     nowhere.assert_code(2);
     assert!(nowhere.stderr.contains("nothing is known below"), "{}", nowhere.stderr);

@@ -19,6 +19,8 @@ mod auth;
 mod host_keys;
 #[path = "session/pool.rs"]
 mod pool;
+#[path = "session/verify.rs"]
+mod verify;
 
 /// Settings that reach this server with its own key and known hosts, and nothing of this machine's.
 pub fn settings(server: &OpenSsh) -> DestinationSettings {
