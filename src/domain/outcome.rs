@@ -131,8 +131,39 @@ impl Totals {
         }
     }
 
+    pub fn of(&self, status: Status) -> u64 {
+        match status {
+            Status::Archived => self.archived,
+            Status::Skipped => self.skipped,
+            Status::Deferred => self.deferred,
+            Status::Failed => self.failed,
+        }
+    }
+
     pub fn files(&self) -> u64 {
         self.archived + self.skipped + self.deferred + self.failed
+    }
+}
+
+/// What a candidate counts as in the totals, before and after a row of it was put.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recount {
+    pub before: Totals,
+    pub after: Totals,
+}
+
+impl Recount {
+    /// Of a candidate that had no row before.
+    #[cfg(test)]
+    pub fn first(row: &Row) -> Self {
+        let mut recount = Self::default();
+        recount.after.add(row.status, row.bytes);
+        recount
+    }
+
+    /// Whether it counts as this since just now.
+    pub fn is_news(&self, status: Status) -> bool {
+        self.after.of(status) > self.before.of(status)
     }
 }
 
