@@ -56,6 +56,8 @@ pub enum Deferral {
     HeldElsewhere,
     /// The archiver was told to stop first.
     Interrupted,
+    /// The same, and it had nowhere to go: what the destination was out for.
+    DestinationOut(String),
 }
 
 impl fmt::Display for Deferral {
@@ -67,6 +69,7 @@ impl fmt::Display for Deferral {
             Self::ChangedWhileRead => f.write_str("changed while it was read"),
             Self::HeldElsewhere => f.write_str("claimed by another archiver"),
             Self::Interrupted => f.write_str("stopped before its turn"),
+            Self::DestinationOut(why) => write!(f, "the destination was out: {why}"),
         }
     }
 }

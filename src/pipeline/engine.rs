@@ -20,7 +20,7 @@ use super::turns::Turns;
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
-use crate::domain::{After, AfterFailure, FileKey, KeyId, Pulse, RemotePath, Row};
+use crate::domain::{After, AfterFailure, Deferral, FileKey, KeyId, Pulse, RemotePath, Row};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{Claim, Intention, Ledger, LedgerError, Record, RowOf};
 use crate::readiness::Waiting;
@@ -299,6 +299,14 @@ impl Engine {
     /// Leaves no file alone any longer.
     pub fn wake_all(&self) {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).retain(|what, _| matches!(what, Resting::Path(_)));
+    }
+
+    /// Why a file is not finished when all stops.
+    pub fn stopped_before(&self, destination: usize) -> Deferral {
+        match self.archives[destination].pool().outage().borrow().clone() {
+            Some(why) => Deferral::DestinationOut(why),
+            None => Deferral::Interrupted,
+        }
     }
 
     pub fn was_cut_short(&self) -> bool {
