@@ -312,8 +312,7 @@ impl Intake {
         left.collect()
     }
 
-    /// Writes the rows of versions that are not finished, of which something else may come yet: many together, for they
-    /// may be tens of thousands, at an end that somebody waits for.
+    /// Writes the rows of versions that are not finished, of which something else may come yet.
     pub async fn leave(&self, left: &[(Version, Deferral)]) -> Result<(), LedgerError> {
         for left in left.chunks(BATCH) {
             let rows = left.iter().map(|(version, deferral)| {

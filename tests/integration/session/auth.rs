@@ -56,8 +56,12 @@ async fn the_second_key_is_tried_after_the_first() {
 
 #[tokio::test]
 async fn a_server_that_takes_no_keys_is_told_apart_from_having_none() {
-    let server = OpenSsh::builder().option("PubkeyAuthentication no").start();
-    let message = refused(&settings(&server)).await;
+    let (mut settings, _open) = door(Wants::Password).await;
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("id_ed25519");
+    keygen(&key, "ed25519");
+    (settings.identities, settings.password) = (vec![key], None);
+    let message = refused(&settings).await;
     assert!(message.contains("takes none of what there is") && message.contains("--password-file"), "{message}");
 }
 
