@@ -76,7 +76,8 @@ pub async fn archived(ledger: &SqliteLedger, number: u64, claim: Claim) -> Resul
         attempts: 1,
         elapsed: Duration::from_millis(20),
     };
-    Ok(ledger.put_rows(vec![RowOf::new(Some(&claim.key), row)]).await?)
+    ledger.put_rows(vec![RowOf::new(Some(&claim.key), row)]).await?;
+    Ok(())
 }
 
 fn local_path(number: u64) -> PathBuf {

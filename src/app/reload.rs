@@ -82,6 +82,7 @@ impl Reload {
     ) -> Arc<Engine> {
         loop {
             wishes.reload.notified().await;
+            info!("reloading: reading the configuration, keys and passwords again");
             let Some((state, settings)) = self.read().await else { continue };
             match build(settings) {
                 Ok(engine) => match entered(&engine).await {
@@ -143,7 +144,8 @@ impl Reload {
         if now.is_empty() && secrets.is_empty() {
             return None;
         }
-        info!(keys = now.join(", "), files = secrets.join(", "), "the configuration has changed: applying it");
+        let changed = now.into_iter().map(str::to_owned).chain(secrets).collect::<Vec<_>>().join(", ");
+        info!(changed, "the configuration has changed: applying it");
         Some((state, resolved.settings))
     }
 }
@@ -156,11 +158,18 @@ fn changed_files(old: &State, new: &State) -> Vec<String> {
 
 /// Whether each destination of the new engine lets us in. One that cannot be reached may come.
 async fn entered(engine: &Engine) -> Result<(), String> {
+    let limit = humantime::format_duration(ENTRANCE);
+    info!("asking each destination to let us in, for {limit} at most; the old configuration holds meanwhile");
     let entering = engine.archives.iter().map(|archive| tokio::time::timeout(ENTRANCE, archive.session(Load::Light)));
-    for entered in join_all(entering).await {
-        if let Ok(Err(error)) = entered {
-            let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-            return Err(format!("{error}{hint}"));
+    let entered = join_all(entering).await;
+    for (destination, entered) in engine.destinations.iter().zip(entered) {
+        match entered {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                let hint = error.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                return Err(format!("{error}{hint}"));
+            }
+            Err(_) => warn!(%destination, "it does not answer yet: with the new configuration it is waited for"),
         }
     }
     Ok(())

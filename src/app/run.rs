@@ -168,6 +168,10 @@ impl Supervisor<'_> {
     fn tell_of_the_end(&self, exit: Exit, running: &Running) -> Option<Instant> {
         // It may have been asked to stop, by a file or idleness.
         if matches!(exit, Exit::Done | Exit::WorkLeft | Exit::SomeFailed | Exit::Interrupted) {
+            tracing::warn!(
+                "archiving has ended (`--idle-exit`, `--until`), and the command goes on: files that come from now on \
+                 are left for the next run"
+            );
             return None;
         }
         match self.on_failure {

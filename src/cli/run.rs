@@ -17,6 +17,8 @@ Examples:
 The command's own exit code is passed on where it is not 0 (128 and the signal's number where a signal ended it, 127
 where there is no such command, 126 where it cannot be executed), else the exit status is archiver's.
 
+--until and --idle-exit end the archiving, not the command: what it writes after that is left for the next run.
+
 Signals:
   SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR2  are passed on to the command; once it has ended, what is ready or becomes
                                              ready within --grace is archived

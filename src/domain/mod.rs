@@ -28,7 +28,7 @@ pub use key::{FileKey, KeyId, OwnerId, Token};
 pub use layout::{DateFrom, Layout, Timezone};
 pub use listen::ListenAddress;
 pub use marker::MarkerPattern;
-pub use outcome::{Deferral, Row, Sha256Digest, Status, Totals};
+pub use outcome::{Deferral, Recount, Row, Sha256Digest, Status, Totals};
 pub use policy::{After, AfterFailure, Fsync, HostKeyPolicy, OnConflict, Publish, Repeat, Verify};
 pub use pulse::Pulse;
 pub use redis_url::RedisUrl;

@@ -56,6 +56,8 @@ pub enum Deferral {
     HeldElsewhere,
     /// The archiver was told to stop first.
     Interrupted,
+    /// The same, and it had nowhere to go: what the destination was out for.
+    DestinationOut(String),
 }
 
 impl fmt::Display for Deferral {
@@ -67,6 +69,7 @@ impl fmt::Display for Deferral {
             Self::ChangedWhileRead => f.write_str("changed while it was read"),
             Self::HeldElsewhere => f.write_str("claimed by another archiver"),
             Self::Interrupted => f.write_str("stopped before its turn"),
+            Self::DestinationOut(why) => write!(f, "the destination was out: {why}"),
         }
     }
 }
@@ -131,8 +134,39 @@ impl Totals {
         }
     }
 
+    pub fn of(&self, status: Status) -> u64 {
+        match status {
+            Status::Archived => self.archived,
+            Status::Skipped => self.skipped,
+            Status::Deferred => self.deferred,
+            Status::Failed => self.failed,
+        }
+    }
+
     pub fn files(&self) -> u64 {
         self.archived + self.skipped + self.deferred + self.failed
+    }
+}
+
+/// What a candidate counts as in the totals, before and after a row of it was put.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recount {
+    pub before: Totals,
+    pub after: Totals,
+}
+
+impl Recount {
+    /// Of a candidate that had no row before.
+    #[cfg(test)]
+    pub fn first(row: &Row) -> Self {
+        let mut recount = Self::default();
+        recount.after.add(row.status, row.bytes);
+        recount
+    }
+
+    /// Whether it counts as this since just now.
+    pub fn is_news(&self, status: Status) -> bool {
+        self.after.of(status) > self.before.of(status)
     }
 }
 

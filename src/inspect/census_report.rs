@@ -130,6 +130,9 @@ fn remarkable(census: &Census, about: &About<'_>) -> String {
         say("oldest waiting", format!("since {}, {}", time_and_age(about.now, *queued), human::bytes(item.bytes)));
         say("", path(&item.path).to_string());
     }
+    if census.in_hand.is_empty() && census.totals().waiting.files > 0 {
+        say("", "nobody has in hand what waits: a running `watch` takes it up, or `push` when it is run again".into());
+    }
     for InHand { holder, flow, since } in census.in_hand.values() {
         let since = since.map(|since| format!(", since {}", time_and_age(about.now, since))).unwrap_or_default();
         say(
@@ -168,7 +171,9 @@ fn failures(census: &Census, about: &About<'_>, surface: Surface) -> String {
         let hint = if about.told == Told::All { "; `archiver status --failed` names them" } else { "" };
         text.push_str(&format!("… {} more{hint}\n", human::count(left_out)));
     }
-    text.push_str("`archiver retry` puts them back into the queue.\n");
+    text.push_str(
+        "Mend the reason; then `archiver retry --all`, or `archiver retry PATTERN`, puts them back into the queue.\n",
+    );
     text
 }
 

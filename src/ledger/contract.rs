@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::*;
-use crate::domain::{Fingerprint, Status};
+use crate::domain::{Fingerprint, Recount, Status};
 
 pub mod model;
 mod staged;
@@ -333,18 +333,30 @@ async fn all_rows(ledger: &dyn Ledger) -> Vec<Row> {
 
 pub async fn rows_keep_their_order_and_are_replaced_by_version(world: impl World) {
     let (a, b) = (world.join().await, world.join().await);
-    let put = async |version: Option<&FileKey>, row: Row| a.put_rows(vec![RowOf::new(version, row)]).await.unwrap();
+    // What each changes in the totals is told with it.
+    let put = async |version: Option<&FileKey>, row: Row| {
+        let (before, status) = (a.totals().await.unwrap(), row.status);
+        let recounts = a.put_rows(vec![RowOf::new(version, row)]).await.unwrap();
+        let [Recount { before: was, after: is }] = recounts[..] else { panic!("{recounts:?}") };
+        let (mut expected, mut told) = (before, a.totals().await.unwrap());
+        expected += is;
+        told += was;
+        assert_eq!(expected, told);
+        recounts[0].is_news(status)
+    };
     put(None, row("1", Status::Deferred, 1)).await;
-    put(Some(&key("2")), row("2", Status::Failed, 2)).await;
+    assert!(put(Some(&key("2")), row("2", Status::Failed, 2)).await);
+    assert!(!put(Some(&key("2")), row("2", Status::Failed, 2)).await, "it fails again");
+    assert!(!put(Some(&key("2")), row("2", Status::Deferred, 2)).await, "it counts as failed");
     put(Some(&key("3")), row("3", Status::Archived, 3)).await;
     b.put_rows(vec![RowOf::new(None, row("other", Status::Failed, 1))]).await.unwrap();
     // Identified, retried, deferred again under another name for the same candidate, and identified once more.
     put(Some(&key("1")), row("1", Status::Archived, 10)).await;
     put(Some(&key("2")), row("2", Status::Archived, 20)).await;
-    put(None, row("1", Status::Deferred, 11)).await;
+    assert!(put(None, row("1", Status::Deferred, 11)).await);
     assert_eq!(a.totals().await.unwrap().files(), 4);
     // That it is on record already is no news in the run that archived it.
-    put(Some(&key("1")), row("1", Status::Skipped, 12)).await;
+    assert!(!put(Some(&key("1")), row("1", Status::Skipped, 12)).await);
     // A second version of a path is a second row; so is another source's.
     let mut newer = key("3");
     newer.fingerprint.size += 1;

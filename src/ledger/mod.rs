@@ -24,7 +24,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::domain::{FileKey, KeyId, OwnerId, RemotePath, Repeat, Row, Sha256Digest, Token, Totals};
+use crate::domain::{FileKey, KeyId, OwnerId, Recount, RemotePath, Repeat, Row, Sha256Digest, Token, Totals};
 
 #[cfg(test)]
 pub mod contract;
@@ -272,8 +272,9 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
 
     /// Adds rows to this owner's run, or replaces those of the same source, path and file version; but that a version
     /// was skipped or deferred never hides that this run archived it. A row without a version gives way to the next one
-    /// of its source and path that has one, and leaves it its place.
-    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError>;
+    /// of its source and path that has one, and leaves it its place. Says of each, in order, what it changed in
+    /// [`Ledger::totals`].
+    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<Vec<Recount>, LedgerError>;
 
     /// This run's rows in the order in which they were first put. A page shorter than `limit` is the last.
     async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError>;

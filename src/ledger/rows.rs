@@ -12,8 +12,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::sqlite::create_private_file;
 use super::sqlite::error::sqlite;
 use super::sqlite::schema::{self, Durability};
-use super::{Cursor, LedgerError, RowFilter};
-use crate::domain::{KeyId, Row, Sha256Digest, Totals};
+use super::{Cursor, LedgerError, RowFilter, RowOf};
+use crate::domain::{KeyId, Recount, Row, Sha256Digest, Totals};
 
 /// `version` is the key's id, empty for a candidate that was never opened.
 const SCHEMA: &str = "
@@ -78,28 +78,39 @@ impl Rows {
         }
     }
 
+    pub(super) fn put_all(&self, rows: &[RowOf]) -> rusqlite::Result<Vec<Recount>> {
+        rows.iter().map(|RowOf { version, row }| self.put(*version, row)).collect()
+    }
+
     /// Replaces the row of the same version, else one of no version (the candidate was identified since), else adds
-    /// one.
-    pub(super) fn put(&self, version: Option<KeyId>, row: &Row) -> rusqlite::Result<()> {
+    /// one. Says what that changed in the totals.
+    fn put(&self, version: Option<KeyId>, row: &Row) -> rusqlite::Result<Recount> {
         self.begin()?;
         let path = row.path.as_os_str().as_bytes();
         let version = version.as_ref().map_or(&[][..], |id| &id.0);
         let find = |version: &[u8]| {
             self.connection
-                .prepare_cached("SELECT seq FROM row WHERE path = ?1 AND source = ?2 AND version = ?3")?
-                .query_row(params![path, row.source, version], |row| row.get::<_, i64>(0))
+                .prepare_cached("SELECT seq, status, bytes FROM row WHERE path = ?1 AND source = ?2 AND version = ?3")?
+                .query_row(params![path, row.source, version], |row| {
+                    Ok((row.get::<_, i64>(0)?, status_at(row, 1)?, row.get::<_, i64>(2)? as u64))
+                })
                 .optional()
         };
-        // A row of the same version is found by the insertion itself.
+        let same = find(version)?;
         let unidentified = if version.is_empty() { None } else { find(&[])? };
+        let mut recount = Recount::default();
+        for (_, status, bytes) in [same, unidentified].into_iter().flatten() {
+            recount.before.add(status, bytes);
+        }
         let place = match unidentified {
-            Some(stale) if find(version)?.is_some() => {
+            Some((stale, ..)) if same.is_some() => {
                 self.connection.prepare_cached("DELETE FROM row WHERE seq = ?1")?.execute([stale])?;
                 None
             }
-            place => place,
+            place => place.map(|(seq, ..)| seq),
         };
-        self.connection
+        let changed = self
+            .connection
             .prepare_cached(
                 "INSERT INTO row (seq, source, path, version, remote, bytes, sha256, status, reason, attempts, elapsed_ns) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
@@ -123,7 +134,12 @@ impl Rows {
                 row.attempts,
                 i64::try_from(row.elapsed.as_nanos()).unwrap_or(i64::MAX),
             ])?;
-        Ok(())
+        match (changed, same.or(unidentified)) {
+            // The row that stood there says more.
+            (0, Some((_, status, bytes))) => recount.after.add(status, bytes),
+            _ => recount.after.add(row.status, row.bytes),
+        }
+        Ok(recount)
     }
 
     pub(super) fn page(&self, filter: RowFilter, after: Cursor, limit: usize) -> rusqlite::Result<(Vec<Row>, Cursor)> {

@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::Look;
 use super::free::Free;
-use crate::domain::{Status, Totals};
+use crate::domain::Status;
 use crate::report::{Distributed, RetryClass};
 
 /// Which of the two forms.
@@ -140,7 +140,7 @@ impl Collector for Shown {
         let files = sources().flat_map(|(source, totals)| {
             Status::ALL.map(|status| {
                 let labels = [("source", text(source)), ("status", status.as_str().into())];
-                (labels, of_status(totals, status))
+                (labels, totals.of(status))
             })
         });
         families.counters("archiver_files", "Candidates that came to an end, by what became of them", files)?;
@@ -217,13 +217,4 @@ impl Shown {
 
 fn text(name: &str) -> Cow<'_, str> {
     name.into()
-}
-
-fn of_status(totals: &Totals, status: Status) -> u64 {
-    match status {
-        Status::Archived => totals.archived,
-        Status::Skipped => totals.skipped,
-        Status::Deferred => totals.deferred,
-        Status::Failed => totals.failed,
-    }
 }

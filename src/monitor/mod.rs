@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use tokio::task::JoinSet;
 use tracing::info;
 
-use crate::domain::{ListenAddress, display};
+use crate::domain::{ListenAddress, Totals, display};
 use crate::report::{Reporter, Snapshot, Vitals};
 
 pub mod client;
@@ -95,7 +95,10 @@ impl Look {
 
 impl From<&Look> for Reading {
     fn from(look: &Look) -> Self {
-        let Snapshot { totals, lag, .. } = &look.snapshot;
+        let Snapshot { sources, lag, .. } = &look.snapshot;
+        // A step shows what came in it, though it may count as something else by now.
+        let mut totals = Totals::default();
+        sources.iter().for_each(|(_, of_source)| totals += *of_source);
         Self {
             archived: totals.archived,
             bytes: totals.bytes,

@@ -97,7 +97,6 @@ pub fn engine(
         replaced: AtomicBool::new(false),
         ledger_out: Mutex::default(),
         writers_unseen: AtomicBool::default(),
-        deferred: Mutex::default(),
         claimed: AtomicUsize::new(0),
         // As exactly as the ledger notes when something was recorded.
         started_at: started_at.trunc_subsecs(6),

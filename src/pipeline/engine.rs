@@ -1,6 +1,6 @@
 //! What all workers of one run share, and the few steps that join two components.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use super::turns::Turns;
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
-use crate::domain::{After, AfterFailure, FileKey, KeyId, Pulse, RemotePath, Row, Status};
+use crate::domain::{After, AfterFailure, Deferral, FileKey, KeyId, Pulse, RemotePath, Row};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{Claim, Intention, Ledger, LedgerError, Record, RowOf};
 use crate::readiness::Waiting;
@@ -33,9 +33,6 @@ const JOBS_BEYOND_SLOTS: usize = 128;
 
 /// Failed files that are remembered at most; beyond it all are tried again at the next scan.
 const RESTING: usize = 10_000;
-
-/// Deferred versions that are remembered at most; beyond it one that is deferred again counts again.
-const DEFERRED: usize = 1_000_000;
 
 /// How long the engine holds on to a file that a person would have to help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,8 +121,6 @@ pub struct Engine {
     pub started_at: DateTime<Utc>,
     /// Files that failed and are left alone until then, where a watch would meet them again at every scan.
     pub(super) resting: Mutex<HashMap<Resting, Instant>>,
-    /// Versions that were counted as deferred. While a watch drains, one may have its row several times.
-    pub(super) deferred: Mutex<HashSet<KeyId>>,
 }
 
 /// The signs of life of a destination's intake, and of the watch that it listens to.
@@ -306,6 +301,14 @@ impl Engine {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner).retain(|what, _| matches!(what, Resting::Path(_)));
     }
 
+    /// Why a file is not finished when all stops.
+    pub fn stopped_before(&self, destination: usize) -> Deferral {
+        match self.archives[destination].pool().outage().borrow().clone() {
+            Some(why) => Deferral::DestinationOut(why),
+            None => Deferral::Interrupted,
+        }
+    }
+
     pub fn was_cut_short(&self) -> bool {
         self.short.load(Ordering::Relaxed)
     }
@@ -387,20 +390,12 @@ impl Engine {
         if rows.is_empty() {
             return Ok(());
         }
-        self.hold(|| self.ledger.put_rows(rows.clone())).await?;
+        let recounts = self.hold(|| self.ledger.put_rows(rows.clone())).await?;
         reach(Point::RowPut);
         let now = self.now();
-        for RowOf { version, row } in rows {
-            if row.status != Status::Deferred || version.is_none_or(|version| self.is_first_deferral(version)) {
-                self.reporter.finished(&row, now);
-            }
+        for (RowOf { row, .. }, recount) in rows.iter().zip(&recounts) {
+            self.reporter.finished(row, recount, now);
         }
         Ok(())
-    }
-
-    /// Whether this version was not counted as deferred before. Notes that it is, now.
-    fn is_first_deferral(&self, version: KeyId) -> bool {
-        let mut deferred = self.deferred.lock().unwrap_or_else(PoisonError::into_inner);
-        if deferred.len() >= DEFERRED { !deferred.contains(&version) } else { deferred.insert(version) }
     }
 }

@@ -298,27 +298,31 @@ impl Intake {
     /// Names all that still waits when a run ends. Each version that was seen has one row, whatever else this run finds
     /// out about it.
     pub async fn leave_all(&self) -> Result<(), LedgerError> {
-        for (version, deferral) in self.left() {
-            self.leave(&version, &deferral).await?;
-        }
-        Ok(())
+        self.leave(&self.left()).await
     }
 
     fn left(&self) -> Vec<(Version, Deferral)> {
+        let stopped = self.engine.stopped_before(self.destination);
         let waiting = self.waiting();
         let left = waiting.iter().map(|(candidate, fingerprint, deferral)| {
             // It might have settled; it was not given the time.
-            let deferral = if *deferral == Deferral::Unsettled { Deferral::Interrupted } else { deferral.clone() };
+            let deferral = if *deferral == Deferral::Unsettled { stopped.clone() } else { deferral.clone() };
             (Version { candidate: candidate.clone(), fingerprint }, deferral)
         });
         left.collect()
     }
 
-    /// Writes the row of a version that is not finished, of which something else may come yet.
-    pub async fn leave(&self, version: &Version, deferral: &Deferral) -> Result<(), LedgerError> {
-        let key = self.engine.place(version).ok().map(|(key, _)| key);
-        let size = version.fingerprint.size;
-        self.end(&version.candidate, key.as_ref(), size, Status::Deferred, deferral.to_string()).await
+    /// Writes the rows of versions that are not finished, of which something else may come yet.
+    pub async fn leave(&self, left: &[(Version, Deferral)]) -> Result<(), LedgerError> {
+        for left in left.chunks(BATCH) {
+            let rows = left.iter().map(|(version, deferral)| {
+                let key = self.engine.place(version).ok().map(|(key, _)| key);
+                let (candidate, size) = (&version.candidate, version.fingerprint.size);
+                RowOf::new(key.as_ref(), self.row(candidate, size, Status::Deferred, deferral.to_string()))
+            });
+            self.engine.put_rows(rows.collect()).await?;
+        }
+        Ok(())
     }
 
     fn row(&self, candidate: &Candidate, bytes: u64, status: Status, reason: String) -> Row {
@@ -352,7 +356,8 @@ fn look(engine: &Engine, candidate: &Candidate) -> Result<Seen, Unseen> {
         None => MarkerState::NotAsked,
         Some(marker) if dir.exists(marker.as_path()) => MarkerState::Stands,
         Some(marker) => {
-            MarkerState::Missing(marker.as_path().file_name().unwrap_or_default().to_string_lossy().into_owned())
+            let name = marker.as_path().file_name().unwrap_or_default();
+            MarkerState::Missing(display::path(name.as_ref()).to_string())
         }
     };
     // Asking who writes is the dearest question, so it comes last.

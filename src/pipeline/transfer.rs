@@ -126,7 +126,10 @@ impl<'a> Transfer<'a> {
             // A commit that was acknowledged is recorded, also when everything stops. One whose reply is still on its
             // way is found by the next run.
             Some(Outcome::Done(done)) => Box::pin(self.settle(done)).await,
-            None => self.release(Status::Deferred, Deferral::Interrupted.to_string(), Ending::Unfinished).await,
+            None => {
+                let why = self.engine.stopped_before(self.engine.source(self.job).destination);
+                self.release(Status::Deferred, why.to_string(), Ending::Unfinished).await
+            }
         }
     }
 

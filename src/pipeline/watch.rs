@@ -479,8 +479,7 @@ impl Run<'_> {
             }
         }
         // Together, so that the ledger writes their rows in one go. A later row of the same version takes its place.
-        let rows = unmarked.iter().map(|(version, deferral)| self.intake.leave(version, deferral));
-        futures::future::try_join_all(rows).await?;
+        self.intake.leave(&unmarked).await?;
         if !ready.is_empty() {
             self.engine.stir();
         }

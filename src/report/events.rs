@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 
 use super::claimed::{Claimed, ClaimedFiles, LargeTransfer, Pending};
 use super::distribution::{Distributed, Distribution, LAG_SECONDS, UPLOAD_SECONDS};
-use crate::domain::{Row, Status, Totals, display};
+use crate::domain::{Recount, Row, Status, Totals, display};
 
 /// Failures that are remembered.
 const FAILURES: usize = 20;
@@ -69,6 +69,7 @@ pub(super) struct Shared {
     retries: [AtomicU64; RetryClass::ALL.len()],
     scans: AtomicU64,
     overflows: AtomicU64,
+    totals: LiveTotals,
     /// Milliseconds since the Unix epoch; 0 for never.
     last_archived: AtomicI64,
     pub upload: Distribution,
@@ -77,7 +78,32 @@ pub(super) struct Shared {
     state: Mutex<State>,
 }
 
-/// What came to its end, of one source.
+/// What the candidates count as now. For a moment, two changes of one candidate may be told in the wrong order.
+#[derive(Debug, Default)]
+struct LiveTotals {
+    /// In the order of [`Status::ALL`].
+    files: [AtomicI64; Status::ALL.len()],
+    bytes: AtomicI64,
+}
+
+impl LiveTotals {
+    fn change(&self, recount: &Recount) {
+        let Recount { before, after } = recount;
+        let difference = |after: u64, before: u64| after.wrapping_sub(before) as i64;
+        for status in Status::ALL {
+            self.files[status as usize].fetch_add(difference(after.of(status), before.of(status)), Relaxed);
+        }
+        self.bytes.fetch_add(difference(after.bytes, before.bytes), Relaxed);
+    }
+
+    fn now(&self) -> Totals {
+        let count = |counter: &AtomicI64| counter.load(Relaxed).max(0) as u64;
+        let [archived, skipped, deferred, failed] = Status::ALL.map(|status| count(&self.files[status as usize]));
+        Totals { archived, skipped, deferred, failed, bytes: count(&self.bytes) }
+    }
+}
+
+/// What came to its end, of one source, each version of a file once.
 #[derive(Debug)]
 struct Ended {
     source: Arc<str>,
@@ -135,9 +161,9 @@ pub struct Snapshot {
     pub in_flight: u64,
     /// Bytes acknowledged so far, those of repeated attempts included.
     pub sent_bytes: u64,
-    /// What [`Reporter::finished`] was told, of all sources.
+    /// What the candidates of all sources count as now, as in the summary.
     pub totals: Totals,
-    /// The same of each source.
+    /// Of each source, how often a candidate came to count as each. These never go down.
     pub sources: Vec<(Arc<str>, Totals)>,
     /// Attempts that failed and were followed by another one.
     pub retries: u64,
@@ -177,6 +203,7 @@ impl Reporter {
             retries: Default::default(),
             scans: AtomicU64::new(0),
             overflows: AtomicU64::new(0),
+            totals: LiveTotals::default(),
             last_archived: AtomicI64::new(0),
             upload: Distribution::new(UPLOAD_SECONDS),
             lag: Distribution::new(LAG_SECONDS),
@@ -229,16 +256,21 @@ impl Reporter {
         self.0.claimed.pending()
     }
 
-    /// A candidate came to its end.
-    pub fn finished(&self, row: &Row, at: DateTime<Utc>) {
+    /// A candidate came to its end, which changed the totals like this.
+    pub fn finished(&self, row: &Row, recount: &Recount, at: DateTime<Utc>) {
+        self.0.totals.change(recount);
         let is_known = |sources: &[Ended]| sources.iter().any(|ended| *ended.source == *row.source);
         if !is_known(&self.sources()) {
             self.know([row.source.as_str().into()]);
         }
         let sources = self.sources();
         let Some(ended) = sources.iter().find(|ended| *ended.source == *row.source) else { return };
-        ended.files[row.status as usize].fetch_add(1, Relaxed);
+        let is_news = recount.is_news(row.status);
+        if is_news {
+            ended.files[row.status as usize].fetch_add(1, Relaxed);
+        }
         match row.status {
+            Status::Archived if !is_news => {}
             Status::Archived => {
                 ended.archived_bytes.fetch_add(row.bytes, Relaxed);
                 self.0.last_archived.fetch_max(at.timestamp_millis(), Relaxed);
@@ -252,6 +284,7 @@ impl Reporter {
                     reason: display::escaped(reason).to_string(),
                 };
                 let mut state = self.state();
+                state.failures.retain(|known| (&known.source, &known.path) != (&failed.source, &failed.path));
                 state.failures.truncate(FAILURES - 1);
                 state.failures.push_front(failed);
             }
@@ -298,8 +331,6 @@ impl Reporter {
     pub fn snapshot(&self) -> Snapshot {
         let shared = &*self.0;
         let sources: Vec<_> = self.sources().iter().map(|ended| (ended.source.clone(), ended.totals())).collect();
-        let mut totals = Totals::default();
-        sources.iter().for_each(|(_, of_source)| totals += *of_source);
         let retries_by_class = RetryClass::ALL.map(|class| shared.retries[class as usize].load(Relaxed));
         let last_archived = Some(shared.last_archived.load(Relaxed)).filter(|millis| *millis > 0);
         let large = shared.claimed.large();
@@ -310,7 +341,7 @@ impl Reporter {
             waiting: state.waiting.values().sum(),
             in_flight: shared.in_flight.load(Relaxed),
             sent_bytes: shared.sent_bytes.load(Relaxed),
-            totals,
+            totals: shared.totals.now(),
             sources,
             retries: retries_by_class.iter().sum(),
             retries_by_class,
@@ -344,6 +375,10 @@ mod tests {
         }
     }
 
+    fn finished(reporter: &Reporter, row: Row, at: DateTime<Utc>) {
+        reporter.finished(&row, &Recount::first(&row), at);
+    }
+
     #[test]
     fn counts_what_it_is_told() {
         let reporter = Reporter::new(["a".into(), "b".into(), "a".into()]);
@@ -352,9 +387,9 @@ mod tests {
         reporter.waiting(0, 2);
         reporter.waiting(1, 3);
         reporter.waiting(0, 1);
-        reporter.finished(&row("a", Status::Archived, 10), at);
-        reporter.finished(&row("b", Status::Archived, 1), DateTime::UNIX_EPOCH);
-        reporter.finished(&row("b", Status::Failed, 5), at);
+        finished(&reporter, row("a", Status::Archived, 10), at);
+        finished(&reporter, row("b", Status::Archived, 1), DateTime::UNIX_EPOCH);
+        finished(&reporter, row("b", Status::Failed, 5), at);
         reporter.retrying(RetryClass::Session, Path::new("/a"), 1, Duration::ZERO, "refused");
         reporter.retried(RetryClass::Destination);
         let snapshot = reporter.clone().snapshot();
@@ -370,14 +405,35 @@ mod tests {
     fn the_last_failures_are_remembered_and_harmless() {
         let reporter = Reporter::default();
         for number in 0..30 {
-            reporter.finished(&row("", Status::Failed, 0), DateTime::from_timestamp_millis(number).unwrap());
+            let file = Row { path: format!("/a\n{number}").into(), ..row("", Status::Failed, 0) };
+            finished(&reporter, file, DateTime::from_timestamp_millis(number).unwrap());
         }
         let failures = reporter.snapshot().failures;
         assert_eq!(
             failures.iter().map(|failed| failed.at.timestamp_millis()).collect::<Vec<_>>(),
             (10..30).rev().collect::<Vec<_>>()
         );
-        assert_eq!((failures[0].path.as_str(), failures[0].reason.as_str()), ("/a\\nb", "re\\nfused"));
+        assert_eq!((failures[0].path.as_str(), failures[0].reason.as_str()), ("/a\\n29", "re\\nfused"));
+        let again = Row { path: "/a\n20".into(), ..row("", Status::Failed, 0) };
+        let at = DateTime::from_timestamp_millis(99).unwrap();
+        reporter.finished(&again, &Recount { before: Recount::first(&again).after, ..Recount::first(&again) }, at);
+        let snapshot = reporter.snapshot();
+        assert_eq!((snapshot.failures.len(), snapshot.failures[0].at, snapshot.totals.failed), (20, at, 30));
+    }
+
+    #[test]
+    fn totals_tell_how_it_is_and_sources_what_happened() {
+        let (reporter, at) = (Reporter::default(), DateTime::UNIX_EPOCH);
+        let (failed, archived) = (row("a", Status::Failed, 3), row("a", Status::Archived, 3));
+        finished(&reporter, failed.clone(), at);
+        let [then, now] = [&failed, &archived].map(|row| Recount::first(row).after);
+        for _ in 0..3 {
+            reporter.finished(&failed, &Recount { before: then, after: then }, at);
+        }
+        reporter.finished(&archived, &Recount { before: then, after: now }, at);
+        let snapshot = reporter.snapshot();
+        assert_eq!(snapshot.totals, Totals { archived: 1, bytes: 3, ..Totals::default() });
+        assert_eq!(snapshot.sources[0].1, Totals { archived: 1, failed: 1, bytes: 3, ..Totals::default() });
     }
 
     #[test]

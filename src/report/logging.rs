@@ -103,6 +103,13 @@ impl EscapedVisitor<'_> {
 }
 
 impl Visit for EscapedVisitor<'_> {
+    /// In quotes, and escaped once: a name in it may be escaped for people already.
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if self.result.is_ok() && !field.name().starts_with("log.") {
+            self.result = self.put(field, &format!("\"{}\"", value.replace('"', "\\\"")));
+        }
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // `log.*` repeats an event's metadata where it came through the `log` crate.
         if self.result.is_ok() && !field.name().starts_with("log.") {
@@ -143,6 +150,14 @@ mod tests {
         assert!(text.contains("hello a\\nERROR") && text.contains("file=a\\nERROR") && text.ends_with("count=3\n"));
         let timestamp = text.split_whitespace().next().unwrap();
         assert!(timestamp.ends_with('Z') && chrono::DateTime::parse_from_rfc3339(timestamp).is_ok(), "{timestamp}");
+    }
+
+    #[test]
+    fn what_is_escaped_already_is_not_escaped_again() {
+        let text = logged(LogFormat::Text, "info", Colour::Plain, || {
+            tracing::info!(remote = "/in/a\\x1b[2J\\n \"b\"", raw = "a\nb", "archived");
+        });
+        assert!(text.ends_with("archived remote=\"/in/a\\x1b[2J\\n \\\"b\\\"\" raw=\"a\\nb\"\n"), "{text}");
     }
 
     #[test]

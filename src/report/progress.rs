@@ -253,7 +253,7 @@ mod tests {
     use indicatif::{ProgressDrawTarget, TermLike};
 
     use super::*;
-    use crate::domain::{Row, Status};
+    use crate::domain::{Recount, Row, Status};
     use crate::report::{Claimed, Transfer};
 
     /// A terminal that keeps what is written to it, and tells whether the cursor stands on an empty line.
@@ -329,8 +329,9 @@ mod tests {
     fn busy() -> (Reporter, Vec<(Transfer, Claimed)>) {
         let reporter = Reporter::default();
         reporter.discovered(1500);
-        reporter.finished(&row(Status::Archived, 2048), chrono::DateTime::UNIX_EPOCH);
-        reporter.finished(&row(Status::Failed, 1), chrono::DateTime::UNIX_EPOCH);
+        for row in [row(Status::Archived, 2048), row(Status::Failed, 1)] {
+            reporter.finished(&row, &Recount::first(&row), chrono::DateTime::UNIX_EPOCH);
+        }
         let transfers = (0..6).map(|n| {
             let path = format!("/var/big\x1b{n}.bin");
             let claimed = reporter.claimed(&"".into(), Path::new(&path), 10 << 20, Instant::now());

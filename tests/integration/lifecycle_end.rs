@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use super::watch::{Site, stop, watching};
+use super::watch::{Site, Summary, stop, watching};
 use crate::support::env::{Running, TestEnv, run, write};
 
 /// The only line of the log, which Kubernetes would read to its end.
@@ -62,6 +62,23 @@ fn what_was_left_is_named_as_far_as_there_is_room() {
     assert!(!named.is_empty());
     assert!(named.iter().all(|file| file["reason"] == "still open for writing"), "{told}");
     assert_eq!(told["totals"]["deferred"].as_u64().unwrap(), named.len() as u64 + told["more"].as_u64().unwrap());
+}
+
+#[test]
+fn files_that_had_nowhere_to_go_say_so() {
+    let mut site = Site::new();
+    site.server.kill();
+    write(&site.local(), "a.csv", "abc");
+    let log = log(&site.env);
+    let mut running = Running::start(with_log(&mut site.command(["--grace", "300ms"]), &log));
+    let out = running.expect_line("is out");
+    assert_eq!(out.matches("127.0.0.1").count(), 2, "once for the destination, once for the attempt: {out}");
+    let finished = stop(running);
+    finished.assert_code(4);
+    let reason = &Summary::of(&finished).reasons("deferred")["a.csv"];
+    assert!(reason.starts_with("the destination was out: connecting to ") && reason.contains("refused"), "{reason}");
+    assert!(finished.stderr.lines().any(|line| line.contains("left for the next run") && line.contains(reason)));
+    assert_eq!(told(&log)["files"][0]["reason"], **reason);
 }
 
 #[test]

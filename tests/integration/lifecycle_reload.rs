@@ -263,6 +263,24 @@ fn a_stop_during_a_reload_is_a_drain() {
     assert_eq!(Summary::of(&finished).totals(), (100, 0, 0, 0));
 }
 
+/// It has its time to answer, and nothing stands still meanwhile.
+#[test]
+fn a_new_destination_that_is_out_is_waited_for_while_the_old_one_takes_files() {
+    let site = Site::new();
+    let mut other = OpenSsh::plain();
+    other.kill();
+    configure(&site, &[("a", "")], &to(&site.server));
+    let mut running = start(&site, "watch", []);
+    configure(&site, &[("a", "")], &to(&other));
+    reload(&mut running, "reloading");
+    let applying = running.expect_line("the configuration has changed");
+    assert!(applying.contains("destination.url") && !applying.contains("\"\""), "{applying}");
+    running.expect_line("the old configuration holds meanwhile");
+    write(site.env.path(), "a/1.csv", "1");
+    stands(&site, "a/1.csv");
+    stop(running).assert_code(0);
+}
+
 /// Without anything in flight that could go anywhere, nothing is waited for.
 #[test]
 fn a_destination_that_is_out_can_be_replaced() {

@@ -285,6 +285,46 @@ fn a_file_that_a_drain_leaves_counts_once() {
     assert_eq!((&read()["totals"]["deferred"], &read()["phase"]), (&1.into(), &"ended".into()));
 }
 
+/// Scans meet what is archived, and what fails, again and again.
+#[test]
+fn a_file_counts_once_however_often_it_is_looked_at() {
+    let site = Site::new();
+    let file = site.env.path().join("status.json");
+    write(&site.local(), "kept.csv", "kept");
+    let layout = ["--layout", "in", "--on-conflict", "fail"];
+    let running = site.watch(layout);
+    let kept = site.remote().join("in/kept.csv");
+    wait_until("it is archived", || kept.exists());
+    stop(running).assert_code(0);
+    write(&site.remote(), "in/taken.csv", "somebody's");
+    write(&site.local(), "taken.csv", "ours");
+    let watch = ["--watcher", "poll", "--scan-interval", "100ms", "--metrics", "127.0.0.1:0", "--status-file"];
+    let mut running =
+        Running::start(&mut site.command(layout.into_iter().chain(watch).chain([file.to_str().unwrap()])));
+    let address = address(&mut running);
+    let metrics = || samples(&get(address, "/metrics").body);
+    for _ in 0..3 {
+        running.expect_line("taken.csv");
+    }
+    let scans = metrics()["archiver_scans_total"];
+    wait_until("it scans on", || metrics()["archiver_scans_total"] > scans + 2.0);
+    let counted = metrics();
+    let count = |status| counted[&format!("archiver_files_total{{source=\"\",status=\"{status}\"}}")];
+    assert_eq!((count("archived"), count("skipped"), count("failed")), (0.0, 1.0, 1.0));
+    let failures = state(address)["failures"].as_array().unwrap().len();
+    assert_eq!(failures, 1, "each file is named once");
+    // Once its name is free, it counts as archived, and as failed no longer.
+    fs::remove_file(site.remote().join("in/taken.csv")).unwrap();
+    wait_until("it is archived", || state(address)["totals"]["archived"] == 1);
+    let live = state(address)["totals"].clone();
+    let finished = stop(running);
+    finished.assert_code(0);
+    assert_eq!(Summary::of(&finished).totals(), (1, 1, 0, 0));
+    let last: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    assert_eq!(last["totals"], live);
+    assert_eq!(live, serde_json::json!({"archived": 1, "skipped": 1, "deferred": 0, "failed": 0, "bytes": 4}));
+}
+
 #[test]
 fn the_status_file_is_always_complete_and_ends_with_the_exit_code() {
     let site = Site::new();

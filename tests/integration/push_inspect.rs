@@ -163,6 +163,8 @@ fn status_counts_what_was_archived_and_what_failed() {
     let status = json(&run(&mut ask(&bench, ["status", "--format", "json"])));
     assert_eq!((&status["totals"]["failed"]["files"], &status["totals"]["waiting"]["files"]), (&0.into(), &1.into()));
     assert!(status["oldest_waiting"]["path"].as_str().unwrap().ends_with("bad"), "{status}");
+    let table = run(&mut ask(&bench, ["status"]));
+    assert!(table.assert_code(0).stdout.contains("nobody has in hand what waits"), "{}", table.stdout);
     fs::remove_file(bench.base.join("in/bad")).unwrap();
     push().assert_code(0);
     assert!(retry(&["--all"]).assert_code(0).stdout.contains("Nothing has failed"));

@@ -149,6 +149,18 @@ fn the_command_does_not_inherit_the_password() {
     finished.assert_code(0);
 }
 
+#[test]
+fn a_command_that_outlives_the_archiving_is_told_of() {
+    let site = Site::new();
+    let script = "echo x > a.csv; until [ -e go ]; do sleep 0.02; done";
+    let mut running = Running::start(&mut command(&site, ["--exclude", "go", "--idle-exit", "500ms"], script));
+    let line = running.expect_line("files that come from now on are left for the next run");
+    assert!(line.contains("WARN"), "{line}");
+    write(&site.local(), "go", "");
+    running.finish().assert_code(0);
+    assert_eq!(names(&site.remote()).len(), 1);
+}
+
 /// As the first process of a container: orphans are waited for.
 #[test]
 fn orphans_are_reaped_by_the_first_process() {

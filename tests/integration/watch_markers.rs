@@ -1,6 +1,8 @@
 //! Markers and disposals of `archiver watch`.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -250,4 +252,15 @@ fn command_of_nobody(site: &Site) -> Command {
     command.args(["--settle", "100ms"]).arg("--known-hosts").arg(site.server.known_hosts()).arg(site.local());
     command.uid(NOBODY).gid(NOBODY);
     command
+}
+
+#[test]
+fn a_missing_marker_is_named_with_all_its_bytes() {
+    let site = Site::new();
+    write(&site.local(), OsStr::from_bytes(b"caf\xe9.csv"), "x");
+    let running = site.watch(["--marker", "{name}.done", "--grace", "200ms"]);
+    let finished = stop(running);
+    finished.assert_code(4);
+    let reasons: Vec<_> = Summary::of(&finished).reasons("deferred").into_values().collect();
+    assert_eq!(reasons, ["waiting for its marker caf\\xe9.csv.done"]);
 }

@@ -337,7 +337,13 @@ impl Login<'_> {
     fn refused(&self, identities: &[Identity]) -> DestinationError {
         let offered: Vec<&str> = self.offered.iter().map(Into::into).collect();
         let offered = if offered.is_empty() { "nothing more".to_owned() } else { offered.join(", ") };
-        let why = format!("the server refused; tried: {}; the server offers: {offered}", self.tried);
+        let takes_keys = [&self.offered[..], &self.done].iter().any(|methods| methods.contains(&MethodKind::PublicKey));
+        let has_some = !identities.is_empty() || self.credentials.password.is_some();
+        let tried = match self.tried.0.is_empty() && has_some {
+            true => "nothing, for the server takes none of what there is".to_owned(),
+            false => self.tried.to_string(),
+        };
+        let why = format!("the server refused; tried: {tried}; the server offers: {offered}");
         let locked = identities.iter().find(|identity| identity.private.is_none());
         let hint = match (locked, &self.credentials.password) {
             (Some(identity), _) => format!(
@@ -347,6 +353,7 @@ impl Login<'_> {
             (None, None) if self.offered.contains(&MethodKind::Password) && identities.is_empty() => {
                 "name a key with --identity, or a password with --password-file".into()
             }
+            (None, None) if !takes_keys => "the server takes no keys: name a password with --password-file".into(),
             _ => "check the user's name, and that the server has the public key in that user's authorized_keys".into(),
         };
         DestinationError::refusal(self.what.clone(), why).hint(hint)

@@ -260,11 +260,17 @@ impl Target {
                     }
                     return Ok((Box::new(stream), address.to_string()));
                 }
-                Ok(Err(error)) => failures.push(format!("{address}: {error}")),
-                Err(_) => failures.push(format!("{address}: no answer within {}", humantime::format_duration(share))),
+                Ok(Err(error)) => failures.push((address, error.to_string())),
+                Err(_) => failures.push((address, format!("no answer within {}", humantime::format_duration(share)))),
             }
         }
-        Err(DestinationError::outage(self.connecting(), failures.join("; "))
+        // What is connected to is said in front of it.
+        let name = self.name();
+        let told = failures.into_iter().map(|(address, why)| match address.to_string() {
+            address if address == name => why,
+            address => format!("{address}: {why}"),
+        });
+        Err(DestinationError::outage(self.connecting(), told.collect::<Vec<_>>().join("; "))
             .hint("check host and port, that the server runs, and that a firewall lets you pass"))
     }
 

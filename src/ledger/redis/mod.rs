@@ -336,8 +336,8 @@ impl Ledger for RedisLedger {
         self.calls.count(link.location(), reply).map(|count| count as u64)
     }
 
-    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError> {
-        self.with_rows(move |store| rows.iter().try_for_each(|RowOf { version, row }| store.put(*version, row))).await
+    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<Vec<Recount>, LedgerError> {
+        self.with_rows(move |store| store.put_all(&rows)).await
     }
 
     async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError> {

@@ -138,7 +138,7 @@ impl Ledger for RedisPreview {
         self.private.retries().await
     }
 
-    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError> {
+    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<Vec<Recount>, LedgerError> {
         self.private.put_rows(rows).await
     }
 

@@ -292,10 +292,8 @@ impl Ledger for SqliteLedger {
         self.writer.call(|store| Ok(store.entries()?.retries()?)).await
     }
 
-    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<(), LedgerError> {
-        self.writer
-            .call_rows(move |store| Ok(rows.iter().try_for_each(|RowOf { version, row }| store.put(*version, row))?))
-            .await
+    async fn put_rows(&self, rows: Vec<RowOf>) -> Result<Vec<Recount>, LedgerError> {
+        self.writer.call_rows(move |store| Ok(store.put_all(&rows)?)).await
     }
 
     async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError> {

@@ -55,6 +55,17 @@ async fn the_second_key_is_tried_after_the_first() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_no_keys_is_told_apart_from_having_none() {
+    let (mut settings, _open) = door(Wants::Password).await;
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("id_ed25519");
+    keygen(&key, "ed25519");
+    (settings.identities, settings.password) = (vec![key], None);
+    let message = refused(&settings).await;
+    assert!(message.contains("takes none of what there is") && message.contains("--password-file"), "{message}");
+}
+
+#[tokio::test]
 async fn a_server_that_has_enough_of_our_attempts_refuses_us() {
     let server = OpenSsh::builder().option("MaxAuthTries 1").start();
     let stranger = server.dir().join("stranger");
