@@ -132,27 +132,25 @@ async fn import(resolved: &Resolved, args: &ImportArgs, console: &Console) -> Ex
         path if path == Path::new("-") => "standard input".to_owned(),
         path => display::path(path).to_string(),
     };
-    let hint = match counts.all() {
-        0 => "nothing was imported".to_owned(),
-        entries => {
-            format!("{}; to import all of it, run this again with the whole file", told_of("were imported", entries))
-        }
+    let so_far = told_of("imported", counts.all());
+    let (far, hint) = match counts.all() {
+        0 => ("nothing was imported", None),
+        _ => (so_far.as_str(), Some("run this again with the whole file: what is there already stays as it is")),
     };
+    let stopped = |what: &str, why: &str| failed(console, what, &format!("{why}; {far}"), hint, Exit::Usage);
     match imported {
         Ok(()) if args.dry_run => print_text(&format!(
             "{}: the file is whole; nothing was changed\n",
             told_of("checked", checked.load(Ordering::Relaxed))
         )),
         Ok(()) => print_text(&conclusion(&counts, &ledger_name(&resolved.settings))),
-        Err(Unimported::Ledger(error)) => {
-            failed(console, "the ledger cannot be used", &error.to_string(), Some(&hint), Exit::Usage)
-        }
+        Err(Unimported::Ledger(error)) => stopped("the ledger cannot be used", &error.to_string()),
         Err(Unimported::Read(ReadError::Io(error))) => {
-            failed(console, &format!("{} cannot be read", name()), &error.to_string(), Some(&hint), Exit::Usage)
+            stopped(&format!("{} cannot be read", name()), &error.to_string())
         }
         Err(Unimported::Read(ReadError::Mistake(mistake))) => {
-            let what = display::escaped(&mistake.to_string()).to_string();
-            failed(console, &format!("{} cannot be imported", name()), &what, Some(&hint), Exit::Usage)
+            let why = display::escaped(&mistake.to_string()).to_string();
+            stopped(&format!("{} cannot be imported", name()), &why)
         }
     }
 }
