@@ -14,6 +14,7 @@ use crate::exit::Exit;
 use crate::inspect::capacity::{Flow, History};
 use crate::inspect::census::Census;
 use crate::inspect::census_report::{self, About, Told, noun};
+use crate::inspect::replicas::replicas;
 use crate::inspect::retry::{Standing, Wanted, standing, why_left};
 use crate::inspect::{capacity_report, each_entry};
 use crate::ledger::{
@@ -72,7 +73,8 @@ async fn census(resolved: &Resolved, args: &StatusArgs) -> Result<String, Ledger
     let mut census = Census::new(keep);
     each_entry(&*view, filter, |entry| census.add(entry)).await?;
     let ledger = ledger_name(&resolved.settings);
-    let about = About { ledger: &ledger, now: Utc::now(), told };
+    let replicas = replicas(&census, &view.outline().await?.members);
+    let about = About { ledger: &ledger, now: Utc::now(), told, replicas: &replicas };
     Ok(match args.format {
         AnswerFormat::Table => census_report::text(&census, &about, Surface::stdout()),
         AnswerFormat::Json => census_report::json(&census, &about),

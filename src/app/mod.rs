@@ -23,6 +23,7 @@ mod demo;
 mod ending;
 mod health;
 mod inspect;
+mod ledger;
 mod reload;
 mod run;
 mod runtime;
@@ -148,6 +149,10 @@ fn answer(command: Command, environment: &Environment) -> Exit {
         Command::Retry(args) => {
             let typed = typed(args.layer(), CommandKind::Inspect);
             with_settings(typed, |resolved, console| inspect::retry(resolved, args, console))
+        }
+        Command::Ledger(args) => {
+            let typed = typed(args.command.layer(), CommandKind::Inspect);
+            with_settings(typed, |resolved, console| ledger::run(resolved, args.command, console))
         }
         Command::Config(args) => match args.command {
             ConfigCommand::Show(show) => {

@@ -15,6 +15,7 @@ pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod health;
+pub mod ledger;
 pub mod man;
 pub mod push;
 pub mod retry;
@@ -30,6 +31,7 @@ pub use completions::CompletionsArgs;
 pub use config::{ConfigArgs, ConfigCommand, ShowArgs};
 pub use demo::DemoArgs;
 pub use health::HealthArgs;
+pub use ledger::LedgerCommandArgs;
 pub use push::PushArgs;
 pub use retry::RetryArgs;
 pub use run::RunCommandArgs;
@@ -82,6 +84,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Put failed files back into the queue.
     Retry(RetryArgs),
+    /// Move the ledger: write it to a file, take it in from one.
+    Ledger(LedgerCommandArgs),
     /// Show everything at once on an embedded SFTP server: no set-up, no network.
     Demo(DemoArgs),
     /// Run the embedded SFTP server on its own, for development and tests.

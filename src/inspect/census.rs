@@ -205,6 +205,9 @@ mod tests {
             }),
             remote,
             disposal: Disposal::Settled,
+            attempts: 0,
+            staged: vec![],
+            gone_at: None,
             state,
         }
     }

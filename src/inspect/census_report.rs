@@ -6,7 +6,8 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use super::capacity::Flow;
-use super::census::{Census, Counts, Failed, InHand, Item, ago};
+use super::census::{Census, Counts, Failed, Item, ago};
+use super::replicas::{self, Replica, ReplicaEntry};
 use crate::domain::display::{escaped, inert, path};
 use crate::report::Surface;
 use crate::report::human;
@@ -31,6 +32,7 @@ pub struct About<'a> {
     pub ledger: &'a str,
     pub now: DateTime<Utc>,
     pub told: Told,
+    pub replicas: &'a [Replica],
 }
 
 pub fn time(at: DateTime<Utc>) -> String {
@@ -57,6 +59,8 @@ pub fn text(census: &Census, about: &About<'_>, surface: Surface) -> String {
         text.push_str(&counted(census, surface));
         text.push('\n');
         text.push_str(&remarkable(census, about));
+        text.push('\n');
+        text.push_str(&replicas::text(about.replicas, about.now, surface));
     }
     text.push_str(&failures(census, about, surface));
     text
@@ -133,20 +137,6 @@ fn remarkable(census: &Census, about: &About<'_>) -> String {
     if census.in_hand.is_empty() && census.totals().waiting.files > 0 {
         say("", "nobody has in hand what waits: a running `watch` takes it up, or `push` when it is run again".into());
     }
-    for InHand { holder, flow, since } in census.in_hand.values() {
-        let since = since.map(|since| format!(", since {}", time_and_age(about.now, since))).unwrap_or_default();
-        say(
-            "in hand of",
-            format!(
-                "pid {} on {}: {}, {}{since}",
-                holder.pid,
-                escaped(&holder.hostname),
-                noun(flow.files),
-                human::bytes(flow.bytes)
-            ),
-        );
-        say("", format!("its lease has {} left", human::estimate(holder.lease_left)));
-    }
     text
 }
 
@@ -187,6 +177,8 @@ struct Document<'a> {
     totals: Totals,
     #[serde(skip_serializing_if = "Option::is_none")]
     holders: Option<Vec<HolderEntry<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replicas: Option<Vec<ReplicaEntry<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest_waiting: Option<ItemAt<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -307,6 +299,7 @@ pub fn json(census: &Census, about: &About<'_>) -> String {
         sources: all.then(|| sources.collect()),
         totals: totals(&counted),
         holders: all.then(|| holders.collect()),
+        replicas: all.then(|| replicas::entries(about.replicas)),
         oldest_waiting: told(&oldest).filter(|_| all),
         last_archived: told(&last).filter(|_| all),
         failed_left_out: counted.failed.files.saturating_sub(failed.len() as u64),

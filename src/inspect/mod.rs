@@ -1,8 +1,10 @@
-//! Questions to the ledger of others: `status`, `retry` and `verify`. They run beside a watch and hold up nobody.
+//! Questions to the ledger of others: `status`, `retry`, `verify` and `ledger`. They run beside a watch and hold up nobody.
 //!
 //! - [`census`], [`census_report`]: how many files are in which state
+//! - [`replicas`]: who takes part
 //! - [`capacity`], [`capacity_report`]: how much comes in, and what it takes to keep up
 //! - [`retry`]: which failed files can be put back
+//! - [`moving`], [`ledger_file`]: the ledger as a file
 //! - [`verify`], [`findings`]: the remote archive, audited against the ledger
 
 pub mod capacity;
@@ -10,6 +12,9 @@ pub mod capacity_report;
 pub mod census;
 pub mod census_report;
 pub mod findings;
+pub mod ledger_file;
+pub mod moving;
+pub mod replicas;
 pub mod retry;
 pub mod verify;
 

@@ -125,6 +125,9 @@ mod tests {
             queued_at: None,
             record: None,
             disposal: Disposal::Settled,
+            attempts: 0,
+            staged: vec![],
+            gone_at: None,
         }
     }
 

@@ -11,10 +11,12 @@ use chrono::{DateTime, Utc};
 use super::*;
 use crate::domain::{Fingerprint, Recount, Status};
 
+mod import;
 pub mod model;
 mod staged;
 mod view;
 
+pub use import::*;
 pub use staged::*;
 pub use view::*;
 
@@ -32,6 +34,33 @@ pub trait World: Send + Sync {
     /// Sets the clock of all owners back, as an administrator or NTP does.
     fn set_back(&self, time: Duration);
     fn now(&self) -> DateTime<Utc>;
+}
+
+#[async_trait]
+impl<W: World> World for Arc<W> {
+    async fn join(&self) -> Arc<dyn Ledger> {
+        (**self).join().await
+    }
+
+    async fn view(&self) -> Arc<dyn LedgerView> {
+        (**self).view().await
+    }
+
+    async fn kill(&self, ledger: Arc<dyn Ledger>) {
+        (**self).kill(ledger).await;
+    }
+
+    fn pass(&self, time: Duration) {
+        (**self).pass(time);
+    }
+
+    fn set_back(&self, time: Duration) {
+        (**self).set_back(time);
+    }
+
+    fn now(&self) -> DateTime<Utc> {
+        (**self).now()
+    }
 }
 
 pub const DESTINATION: &str = "sftp://pine@host/upload";
@@ -449,6 +478,9 @@ macro_rules! contract_suite {
             disposals_without_an_end_are_found,
             who_looks_sees_every_entry_in_its_state,
             failed_entries_are_put_back,
+            all_owners_are_told_of,
+            what_another_ledger_had_goes_on_here,
+            what_stands_here_outlives_an_import,
             rows_keep_their_order_and_are_replaced_by_version,
             finishing_frees_what_is_held,
             hundreds_of_tasks_get_each_file_once,

@@ -35,7 +35,7 @@ mod view;
 
 pub use redis::{RedisConfig, RedisLedger, RedisPreview, RedisView};
 pub use sqlite::{SqliteConfig, SqliteLedger, SqliteView};
-pub use view::{Disposal, EntryFilter, EntryInfo, EntryState, Holder, LedgerView};
+pub use view::{Disposal, EntryFilter, EntryInfo, EntryState, Holder, LedgerView, Life, Member, Outline};
 
 /// Says the time of day. An argument, so that tests can let leases run out.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -162,6 +162,19 @@ pub struct Undisposed {
     pub is_failed: bool,
 }
 
+/// What became of an entry of another ledger ([`Ledger::import`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Imported {
+    /// There was none of its key.
+    Added,
+    /// There was one, which has now the record or the staged tokens that it lacked.
+    Completed,
+    /// There was one that says all this already, or knows more.
+    Known,
+    /// There was one that says otherwise, and stays as it was.
+    Kept,
+}
+
 /// A position in an ordered listing; the first page starts from [`Cursor::default`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cursor(pub i64);
@@ -270,6 +283,15 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// failed files alone take them up again. As cheap as [`Ledger::renew`], and asked as often.
     async fn retries(&self) -> Result<u64, LedgerError>;
 
+    /// Takes in what [`LedgerView::entries`] gave of another ledger, in order; nobody holds it here ([`EntryState::Held`]
+    /// counts as waiting), and whose disposal is pending is nobody's. Every token that is issued later is larger than
+    /// `issued` and than those of the entries. None of these tokens may pass [`LARGEST_TOKEN`].
+    ///
+    /// Where there is an entry of the key, it stays, whoever holds it, but that a record is added where it has none, with
+    /// the disposal that is pending. Staged tokens are added where nobody holds it and they are of the same pinned path,
+    /// or it has none itself: it is pinned to their path then. So to repeat it changes nothing.
+    async fn import(&self, entries: Vec<EntryInfo>, issued: Token) -> Result<Vec<Imported>, LedgerError>;
+
     /// Adds rows to this owner's run, or replaces those of the same source, path and file version; but that a version
     /// was skipped or deferred never hides that this run archived it. A row without a version gives way to the next one
     /// of its source and path that has one, and leaves it its place. Says of each, in order, what it changed in
@@ -290,6 +312,14 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// call fails with [`LedgerError::Unusable`].
     async fn finish(&self) -> Result<(), LedgerError>;
 }
+
+/// The largest token that entries of another ledger and what was issued there come to.
+fn largest_token(entries: &[EntryInfo], issued: Token) -> Token {
+    entries.iter().flat_map(|entry| entry.staged.iter().copied().chain([entry.token])).fold(issued, Token::max)
+}
+
+/// The largest token that may be imported: Redis counts exactly to twice as many, which leaves room for all later ones.
+pub const LARGEST_TOKEN: Token = Token(1 << 52);
 
 /// What can go wrong, by consequence.
 #[derive(Debug, Clone, thiserror::Error)]

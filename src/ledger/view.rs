@@ -21,6 +21,48 @@ pub trait LedgerView: Send + Sync + std::fmt::Debug {
         after: Cursor,
         limit: usize,
     ) -> Result<(Vec<EntryInfo>, Cursor), LedgerError>;
+
+    /// What there is besides entries, as of one moment.
+    async fn outline(&self) -> Result<Outline, LedgerError>;
+}
+
+/// What a ledger is besides its entries.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outline {
+    /// The last one that was issued; 0 where the ledger was never made.
+    pub last_token: Token,
+    /// As [`super::Ledger::retries`].
+    pub retries: u64,
+    /// All owners that have not left in order, whether they hold anything or not.
+    pub members: Vec<Member>,
+}
+
+/// An owner, as the others see it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    pub owner: OwnerId,
+    pub hostname: String,
+    pub pid: u32,
+    pub life: Life,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Life {
+    /// What it holds is its own. A process of another host may have ended meanwhile.
+    Live { lease_left: Duration },
+    /// Its process stands, and did not renew its lease in time: what it held is free, unless it comes back first.
+    Hung { for_so_long: Duration },
+    /// Its process is known to have ended: what it held is free.
+    Ended { lease_left: Duration },
+    /// Its lease ran out, and nobody knows of its process: what it held is free.
+    Lapsed { for_so_long: Duration },
+}
+
+impl Life {
+    /// Whether it may still go on.
+    pub fn is_possible(self) -> bool {
+        matches!(self, Self::Live { .. } | Self::Hung { .. })
+    }
 }
 
 /// Which entries are wanted.
@@ -48,6 +90,24 @@ pub struct EntryInfo {
     /// What stands on record. Always there in [`EntryState::Recorded`], never in [`EntryState::Failed`].
     pub record: Option<Record>,
     pub disposal: Disposal,
+    /// Uploads begun, as the releases said.
+    pub attempts: u32,
+    /// Tokens whose temporary names may stand on the server, the last one last.
+    pub staged: Vec<Token>,
+    /// When those names were seen removed, to the millisecond. `None` where they were not.
+    pub gone_at: Option<DateTime<Utc>>,
+}
+
+impl EntryInfo {
+    /// Its state as a ledger keeps it that nobody holds it in, with the reason of a failure, and since when.
+    pub(super) fn kept_as(&self) -> (&'static str, Option<&str>, Option<DateTime<Utc>>) {
+        match &self.state {
+            _ if self.record.is_some() => ("recorded", None, None),
+            EntryState::Failed { reason, since, .. } => ("failed", Some(reason), *since),
+            EntryState::Held { since, .. } | EntryState::Waiting { since } => ("claimed", None, *since),
+            EntryState::Recorded => ("recorded", None, None),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -45,6 +45,8 @@ mod limits;
 mod list;
 #[path = "push_login.rs"]
 mod login;
+#[path = "push_moved.rs"]
+mod moved;
 #[path = "push_names.rs"]
 mod names;
 #[path = "push_nonsense.rs"]

@@ -406,6 +406,8 @@ impl<W: World> Model<W> {
                 (&*entry.remote, entry.token, &entry.record)
             );
             assert_eq!(info.queued_at, entry.queued_at);
+            assert_eq!((&info.staged, info.attempts), (&entry.staged, entry.attempts));
+            assert_eq!(info.gone_at.map(|at| at.timestamp_millis()), entry.gone_at.map(|at| at.timestamp_millis()));
             assert_eq!(info.disposal == Disposal::Pending, entry.disposer.is_some());
             assert_eq!(listed.as_ref(), Some(&info).filter(|_| entry.failed));
             // Whoever looks holds nothing itself.

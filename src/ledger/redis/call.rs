@@ -14,15 +14,12 @@ use super::scripts::Script;
 use super::{LISTING_PAGE, RETENTION_PAGE};
 use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
 use crate::ledger::sqlite::is_gone;
-use crate::ledger::{
-    Claim, ClaimReply, ClaimRequest, Cursor, Disposal, EntryFilter, EntryInfo, EntryState, Holder, Intention,
-    LedgerError, Record, Release, Staged,
-};
+use crate::ledger::{Claim, ClaimReply, ClaimRequest, Cursor, Intention, LedgerError, Record, Release, Staged};
 
 /// Makes requests of one ledger and reads their replies.
 #[derive(Debug)]
 pub(super) struct Calls {
-    keys: Keys,
+    pub(super) keys: Keys,
 }
 
 /// What a look at an entry shows.
@@ -74,7 +71,7 @@ fn root_of<'a>(local_path: &'a Path, below: &[u8]) -> &'a Path {
     }
 }
 
-fn text(value: impl ToString) -> Vec<u8> {
+pub(super) fn text(value: impl ToString) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
@@ -360,22 +357,6 @@ impl Calls {
         Request { script: Script::Retries, keys: vec![], arguments: vec![] }
     }
 
-    pub(super) fn view(&self, filter: EntryFilter, after: Cursor, limit: usize) -> Request {
-        let index = match filter {
-            EntryFilter::All => self.keys.all(),
-            EntryFilter::Failed => self.keys.failed(),
-        };
-        let arguments = vec![text(self.keys.entry_start()), text(after.0), text(limit)];
-        Request { script: Script::View, keys: vec![index], arguments }
-    }
-
-    /// As [`Calls::listed`].
-    pub(super) fn viewed(&self, location: &str, reply: Value) -> Result<(Cursor, usize, Vec<EntryInfo>), LedgerError> {
-        let (last, looked_at, found): (i64, usize, Vec<[Vec<u8>; 19]>) = read(location, reply)?;
-        let found = found.into_iter().map(info).collect::<Option<_>>().ok_or_else(|| strange(location))?;
-        Ok((Cursor(last), looked_at, found))
-    }
-
     pub(super) fn count(&self, location: &str, reply: Value) -> Result<usize, LedgerError> {
         read(location, reply)
     }
@@ -390,16 +371,16 @@ impl Calls {
     }
 }
 
-fn read<T: FromRedisValue>(location: &str, reply: Value) -> Result<T, LedgerError> {
+pub(super) fn read<T: FromRedisValue>(location: &str, reply: Value) -> Result<T, LedgerError> {
     redis::from_redis_value(reply).map_err(|_| strange(location))
 }
 
 /// Something between us and the server may have mixed replies up: nothing is guessed.
-fn strange(location: &str) -> LedgerError {
+pub(super) fn strange(location: &str) -> LedgerError {
     LedgerError::Unavailable { location: location.to_owned(), reason: "its reply cannot be read".into() }
 }
 
-fn version(fingerprint: &Fingerprint) -> Vec<u8> {
+pub(super) fn version(fingerprint: &Fingerprint) -> Vec<u8> {
     text(format_args!("{} {} {}", fingerprint.inode, fingerprint.size, fingerprint.mtime_ns))
 }
 
@@ -420,7 +401,7 @@ fn left(claim: &Claim, staged: Staged) -> [Vec<u8>; 2] {
     }
 }
 
-fn listed(fields: [Vec<u8>; 12]) -> Option<Listed> {
+pub(super) fn listed(fields: [Vec<u8>; 12]) -> Option<Listed> {
     let [seq, destination, source, path, version, local_path, remote, stands, sha256, at, gone, state] = fields;
     let mut numbers = std::str::from_utf8(&version).ok()?.split(' ');
     let fingerprint = Fingerprint {
@@ -440,65 +421,11 @@ fn listed(fields: [Vec<u8>; 12]) -> Option<Listed> {
     })
 }
 
-fn info(fields: [Vec<u8>; 19]) -> Option<EntryInfo> {
-    let [seq, destination, source, path, version, local_path, remote, stands, sha256, at, more @ ..] = fields;
-    let [token, state, attempts, reason, queued, since, disposer, owner, holder] = more;
-    let Listed { key, local_path, remote, record, .. } = listed([
-        seq,
-        destination,
-        source,
-        path,
-        version,
-        local_path,
-        remote,
-        stands,
-        sha256,
-        at,
-        vec![],
-        state.clone(),
-    ])?;
-    let since = number(&since).and_then(DateTime::from_timestamp_micros);
-    let state = match (holder.is_empty(), &record) {
-        (false, _) => EntryState::Held { holder: holder_of(&owner, &holder)?, since },
-        // Also where a forced repetition was cut short.
-        (true, Some(_)) => EntryState::Recorded,
-        (true, None) if state == b"failed" => EntryState::Failed {
-            reason: String::from_utf8_lossy(&reason).into_owned(),
-            attempts: number(&attempts)?,
-            since,
-        },
-        (true, None) => EntryState::Waiting { since },
-    };
-    Some(EntryInfo {
-        key,
-        local_path,
-        remote,
-        token: Token(number(&token)?),
-        state,
-        queued_at: number(&queued).and_then(DateTime::from_timestamp_micros),
-        record,
-        disposal: if disposer.is_empty() { Disposal::Settled } else { Disposal::Pending },
-    })
-}
-
-/// What is left of the lease in milliseconds, host name, process id.
-fn holder_of(owner: &[u8], holder: &[u8]) -> Option<Holder> {
-    let text = std::str::from_utf8(holder).ok()?;
-    let (left, who) = text.split_once(' ')?;
-    let (hostname, pid) = who.rsplit_once(' ')?;
-    Some(Holder {
-        owner: owner_of(owner)?,
-        hostname: hostname.to_owned(),
-        pid: pid.parse().ok()?,
-        lease_left: Duration::from_millis(left.parse().ok()?),
-    })
-}
-
-fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+pub(super) fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn owner_of(text: &[u8]) -> Option<OwnerId> {
+pub(super) fn owner_of(text: &[u8]) -> Option<OwnerId> {
     u128::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok().map(OwnerId)
 }
 
@@ -521,11 +448,11 @@ fn record_of(remote: &[u8], sha256: &[u8], at: &[u8]) -> Option<Record> {
     })
 }
 
-fn list(tokens: impl IntoIterator<Item = Token>) -> Vec<u8> {
+pub(super) fn list(tokens: impl IntoIterator<Item = Token>) -> Vec<u8> {
     text(tokens.into_iter().map(|token| token.to_string()).collect::<Vec<_>>().join(","))
 }
 
-fn tokens(list: &[u8]) -> Option<Vec<Token>> {
+pub(super) fn tokens(list: &[u8]) -> Option<Vec<Token>> {
     if list.is_empty() {
         return Some(vec![]);
     }

@@ -2,7 +2,7 @@
 //!
 //! - `link`: the task that owns the connection and sends what many callers ask for at once; `connect`: the right server
 //! - `scripts`: what runs on the server, each rule of the contract as one Lua script; `keys`: where it keeps it
-//! - `call`: requests and replies, between the contract's words and Redis's; `preview`: for a dry run;
+//! - `call`, `whole`: requests and replies, between the contract's words and Redis's; `preview`: for a dry run;
 //!   `view`: for those who only look
 //!
 //! `docs/redis.md` describes the keys to who operates it.
@@ -31,8 +31,9 @@ mod link;
 mod preview;
 mod scripts;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
+mod whole;
 
 pub use preview::RedisPreview;
 pub use view::RedisView;
@@ -334,6 +335,17 @@ impl Ledger for RedisLedger {
         let link = self.running()?;
         let reply = link.call(self.calls.retries()).await?;
         self.calls.count(link.location(), reply).map(|count| count as u64)
+    }
+
+    async fn import(&self, entries: Vec<EntryInfo>, issued: Token) -> Result<Vec<Imported>, LedgerError> {
+        let link = self.running()?;
+        // Without entries, too, it has a token to tell.
+        let chunks = if entries.is_empty() { vec![&entries[..]] } else { entries.chunks(CHUNK).collect() };
+        let chunks = chunks.into_iter().map(async |entries| {
+            let reply = link.call(self.calls.import(entries, issued)).await?;
+            self.calls.imported(link.location(), reply)
+        });
+        Ok(try_join_all(chunks).await?.into_iter().flatten().collect())
     }
 
     async fn put_rows(&self, rows: Vec<RowOf>) -> Result<Vec<Recount>, LedgerError> {

@@ -138,6 +138,10 @@ impl Ledger for RedisPreview {
         self.private.retries().await
     }
 
+    async fn import(&self, entries: Vec<EntryInfo>, issued: Token) -> Result<Vec<Imported>, LedgerError> {
+        self.private.import(entries, issued).await
+    }
+
     async fn put_rows(&self, rows: Vec<RowOf>) -> Result<Vec<Recount>, LedgerError> {
         self.private.put_rows(rows).await
     }

@@ -32,7 +32,9 @@ scripts! {
     Forget, "forget", Changes;
     Retry, "retry", Changes;
     Retries, "retries", Reads;
+    Import, "import", Changes;
     View, "view", Reads;
+    Outline, "outline", Reads;
     Look, "look", Reads;
     Page, "page", Reads;
     Rivals, "rivals", Reads;

@@ -16,21 +16,26 @@ use crate::ledger::contract::{self, World, claimed, key, record, request, row};
 mod server;
 use server::Redis;
 
+/// One that need not outlive a power cut.
+pub(crate) fn quick_server() -> Arc<Redis> {
+    Arc::new(Redis::start_with(&["--appendonly", "no"]))
+}
+
 const LEASE: Duration = Duration::from_secs(60);
 
 /// Owners of one ledger on a server, and its clock.
-struct Place {
+pub(crate) struct Place {
     server: Arc<Redis>,
     prefix: String,
     client: Mutex<::redis::Connection>,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::on(Arc::new(Redis::start()))
     }
 
-    fn on(server: Arc<Redis>) -> Self {
+    pub(crate) fn on(server: Arc<Redis>) -> Self {
         let client = ::redis::Client::open(format!("unix://{}", server.socket().display())).unwrap();
         let client = Mutex::new(client.get_connection().unwrap());
         let place = Self { server, prefix: format!("test-{:x}", rand::random::<u64>()), client };
@@ -117,7 +122,7 @@ mod suite {
 }
 
 fn histories(length: std::ops::Range<usize>, cases: u32) {
-    let server = Arc::new(Redis::start_with(&["--appendonly", "no"]));
+    let server = quick_server();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig { cases, ..Default::default() });
     let outcome = runner.run(&contract::model::history(length), |history| {

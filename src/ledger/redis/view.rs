@@ -6,7 +6,7 @@ use super::call::Calls;
 use super::connect::{Connector, Identity, Purpose};
 use super::link::Link;
 use super::{LISTING_PAGE, RedisConfig};
-use crate::ledger::{Cursor, EntryFilter, EntryInfo, LedgerError, LedgerView};
+use crate::ledger::{Cursor, EntryFilter, EntryInfo, LedgerError, LedgerView, Outline};
 
 /// A Redis ledger, seen from outside. It registers no owner.
 #[derive(Debug)]
@@ -48,5 +48,10 @@ impl LedgerView for RedisView {
             }
         }
         Ok((found, after))
+    }
+
+    async fn outline(&self) -> Result<Outline, LedgerError> {
+        let reply = self.link.call(self.calls.outline()).await?;
+        self.calls.outlined(self.link.location(), reply)
     }
 }

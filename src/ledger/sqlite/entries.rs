@@ -17,7 +17,7 @@ use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Dig
 use crate::ledger::{Claim, ClaimReply, ClaimRequest, Holder, Intention, Record, Release, Staged};
 
 /// An owner that never lived.
-const NOBODY: OwnerId = OwnerId(0);
+pub(super) const NOBODY: OwnerId = OwnerId(0);
 
 /// The entries as one transaction sees them.
 pub(super) struct Entries<'a> {
@@ -424,7 +424,7 @@ pub(super) fn path_at(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Resul
     Ok(OsString::from_vec(row.get(column)?).into())
 }
 
-fn list(tokens: &[Token]) -> String {
+pub(super) fn list(tokens: &[Token]) -> String {
     tokens.iter().map(Token::to_string).collect::<Vec<_>>().join(",")
 }
 

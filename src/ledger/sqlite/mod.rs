@@ -2,6 +2,7 @@
 //!
 //! - `writer`: the thread that owns the connections, and group commit
 //! - `entries`: claims and records, found by `entry_id`; `listing`: what a new run looks after
+//! - `import`: entries of another ledger
 //! - `view`: the same for those who only look, without a thread or a lock
 //! - `presence`: which owners live; `location` and `schema`: where the database may stand and what is in it
 
@@ -27,13 +28,14 @@ use writer::{Phase, Store, Transaction, Writer};
 mod entries;
 mod entry_id;
 pub(super) mod error;
+mod import;
 mod listing;
 mod location;
 mod presence;
 pub(super) mod schema;
 mod snapshot;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod view;
 mod writer;
 
@@ -290,6 +292,10 @@ impl Ledger for SqliteLedger {
 
     async fn retries(&self) -> Result<u64, LedgerError> {
         self.writer.call(|store| Ok(store.entries()?.retries()?)).await
+    }
+
+    async fn import(&self, entries: Vec<EntryInfo>, issued: Token) -> Result<Vec<Imported>, LedgerError> {
+        self.writer.call(move |store| Ok(store.entries()?.import(&entries, issued)?)).await
     }
 
     async fn put_rows(&self, rows: Vec<RowOf>) -> Result<Vec<Recount>, LedgerError> {

@@ -13,13 +13,13 @@ use crate::domain::Status;
 use crate::ledger::contract::{self, World, claimed, key, record, request, row};
 
 /// Owners of one database in a directory of its own, and their clock.
-struct Place {
+pub(crate) struct Place {
     directory: TempDir,
     micros: Arc<AtomicI64>,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let start = DateTime::parse_from_rfc3339("2026-11-21T03:00:00Z").unwrap();
         Self { directory: tempfile::tempdir().unwrap(), micros: Arc::new(AtomicI64::new(start.timestamp_micros())) }
     }

@@ -2,17 +2,27 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Removes what it has written unless [`SummaryFile::publish`] is called.
-pub(super) struct SummaryFile {
+pub struct SummaryFile {
     out: BufWriter<File>,
     /// Temporary and final name; `None` for what is written to directly.
     names: Option<(PathBuf, PathBuf)>,
 }
 
 impl SummaryFile {
-    pub(super) fn create(path: &Path) -> io::Result<Self> {
+    pub fn create(path: &Path) -> io::Result<Self> {
+        Self::create_as(path, 0o666)
+    }
+
+    /// One that this user alone reads.
+    pub fn create_private(path: &Path) -> io::Result<Self> {
+        Self::create_as(path, 0o600)
+    }
+
+    fn create_as(path: &Path, mode: u32) -> io::Result<Self> {
         // A symlink stays a symlink: its target is replaced.
         let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         if let Ok(metadata) = target.metadata() {
@@ -34,12 +44,12 @@ impl SummaryFile {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let out = File::create_new(&temporary)?;
+        let out = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         Ok(Self { out: BufWriter::new(out), names: Some((temporary, target)) })
     }
 
     /// Makes the complete file appear.
-    pub(super) fn publish(mut self) -> io::Result<()> {
+    pub fn publish(mut self) -> io::Result<()> {
         self.out.flush()?;
         if let Some((temporary, target)) = &self.names {
             self.out.get_ref().sync_all()?;

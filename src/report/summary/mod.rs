@@ -11,6 +11,8 @@ mod file;
 mod json;
 mod table;
 
+pub use file::SummaryFile;
+
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IsTerminal, Write};

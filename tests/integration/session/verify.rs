@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use archiver::destination::sftp::{Connector, Pool, PoolConfig, Timeouts};
+use archiver::domain::Token;
 use archiver::inspect::findings::Findings;
 use archiver::inspect::verify::{Audit, Depth, Progress};
-use archiver::ledger::{Cursor, EntryFilter, EntryInfo, LedgerError, LedgerView};
+use archiver::ledger::{Cursor, EntryFilter, EntryInfo, LedgerError, LedgerView, Outline};
 use async_trait::async_trait;
 
 use super::settings;
@@ -27,6 +28,10 @@ impl LedgerView for Passing {
             fs::remove_file(&self.file).unwrap();
         }
         Ok((Vec::new(), after))
+    }
+
+    async fn outline(&self) -> Result<Outline, LedgerError> {
+        Ok(Outline { last_token: Token(0), retries: 0, members: vec![] })
     }
 }
 
