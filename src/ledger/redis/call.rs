@@ -187,10 +187,10 @@ impl Calls {
         Request {
             script: Script::Record,
             keys: vec![
+                self.keys.recorded(),
                 self.keys.entry(&claim.key),
                 self.keys.staged(destination),
                 self.keys.disposing(destination),
-                self.keys.recorded(),
             ],
             arguments: vec![
                 text(hex(claim.key.id())),
