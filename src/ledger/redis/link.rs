@@ -1,5 +1,6 @@
 //! The way to the server: one task owns the connection, takes all calls that wait, and sends them as one pipeline. So
-//! what many callers ask for at the same time costs one round trip, and one wait for replicas.
+//! what many callers ask for at the same time costs one round trip, and one wait for replicas; and where it is the same
+//! for many files, one call of the script, for what surrounds a script costs the server more than what it does for a file.
 //!
 //! A call that finds the connection gone is repeated once on a new one: every script knows a call that it has done
 //! already by its number. Beyond that the caller is told, and decides.
@@ -7,13 +8,14 @@
 use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionLike;
-use redis::{Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use super::CHUNK;
 use super::connect::{Connector, Joined};
 use super::error::{Connection, Refusal, Reply, told};
 use super::scripts::{Effect, Script};
+use super::words::Words;
 use crate::domain::redis_url::HostPort;
 use crate::ledger::LedgerError;
 
@@ -31,8 +33,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Request {
     pub(super) script: Script,
     /// Behind the ledger's and the owners' keys.
-    pub(super) keys: Vec<String>,
-    pub(super) arguments: Vec<Vec<u8>>,
+    pub(super) keys: Words,
+    pub(super) arguments: Words,
 }
 
 struct Call {
@@ -229,25 +231,28 @@ impl Worker {
     ) -> Result<Vec<(usize, Result<Value, Reply>)>, Refusal> {
         let Some(joined) = &mut self.joined else { return Err(Refusal::Unavailable("it is not connected".into())) };
         let header = self.connector.header(&joined.instance);
-        let common = [self.connector.keys.ledger(), self.connector.keys.owners()];
+        let common = [self.connector.keys.ledger().to_string(), self.connector.keys.owners().to_string()];
         let groups = groups(requests, which);
         let mut pipeline = Pipeline::with_capacity(groups.len() + 1);
         let mut changes = false;
         for group in &groups {
             let first = &requests[group[0]];
             changes |= first.script.effect() != Effect::Reads;
-            let (shared, _) = first.keys.split_at(first.script.shared_keys().unwrap_or(0));
-            let own = || group.iter().map(|at| &requests[*at].keys[shared.len()..]);
-            let count = common.len() + shared.len() + own().map(<[_]>::len).sum::<usize>();
-            let mut call = cmd("EVALSHA");
-            call.arg(first.script.sha1()).arg(count).arg(&common).arg(shared);
-            own().for_each(|keys| {
-                call.arg(keys);
-            });
+            let shared = first.script.shared_keys().unwrap_or(0);
+            let of_group = || group.iter().map(|at| &requests[*at]);
+            let own = of_group().map(|request| request.keys.len() - shared).sum::<usize>();
+            let words = 9 + shared + own + of_group().map(|request| request.arguments.len()).sum::<usize>();
+            let bytes = of_group().map(|request| request.keys.bytes() + request.arguments.bytes()).sum::<usize>();
+            let mut call = Cmd::with_capacity(words, 256 + bytes);
+            call.arg("EVALSHA").arg(first.script.sha1()).arg(common.len() + shared + own).arg(&common);
+            first.keys.iter().take(shared).for_each(|key| add(&mut call, key));
+            for request in of_group() {
+                request.keys.iter().skip(shared).for_each(|key| add(&mut call, key));
+            }
             call.arg(&header);
-            group.iter().for_each(|at| {
-                call.arg(&requests[*at].arguments);
-            });
+            for request in of_group() {
+                request.arguments.iter().for_each(|argument| add(&mut call, argument));
+            }
             pipeline.add_command(call);
         }
         let replicas = i64::from(self.connector.replicas());
@@ -291,6 +296,10 @@ impl Worker {
         }
         Ok(judged)
     }
+}
+
+fn add(call: &mut Cmd, word: &[u8]) {
+    call.arg(word);
 }
 
 /// Which requests go in one call of their script, which saves the server most of its work on them. Those of one script move
