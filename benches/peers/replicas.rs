@@ -20,13 +20,14 @@ use crate::statistics::{median, smallest};
 use crate::workload::{Tree, number};
 use crate::{place, verify};
 
-/// `$REPLICAS` of them at once; each says in a file what it did.
+/// `$REPLICAS` of them at once; each says in a file what it did. One that leaves files to another after it waited a while
+/// for them ends with 4.
 macro_rules! script {
     ($limits:literal) => {
         concat!(
             r#"for n in $(seq "$REPLICAS"); do archiver push "$SRC" --to "sftp://bench$DST" -F "$SSH_CONFIG" --ledger "$LEDGER""#,
             $limits,
-            r#" --termination-log "$TOLD/$n" & done; for job in $(jobs -p); do wait "$job" || exit; done"#
+            r#" --termination-log "$TOLD/$n" & done; for job in $(jobs -p); do wait "$job" || [ $? -eq 4 ] || exit 1; done"#
         )
     };
 }
@@ -63,6 +64,8 @@ struct Sample {
     cost: Cost,
     /// Files that each replica archived.
     shares: Vec<u64>,
+    /// Files that each replica left to another that had them.
+    left: Vec<u64>,
     /// Processor seconds of what ran beside the replicas, by its program.
     beside: BTreeMap<String, f64>,
 }
@@ -106,11 +109,12 @@ impl Replicas {
         let cost = cost.with_context(|| format!("it took longer than {:?}", self.bound))?;
         let beside = beside(&before)?;
         verify::same(source, &dirs.target, &verify::dated(&dirs.target)?)?;
-        let shares = (1..=count).map(|n| archived(&told.join(n.to_string()))).collect::<Result<Vec<_>>>()?;
+        let ends = (1..=count).map(|n| told_at_end(&told.join(n.to_string()))).collect::<Result<Vec<_>>>()?;
+        let (shares, left): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
         let sent = shares.iter().sum::<u64>();
         ensure!(sent == tree.files, "{sent} files were sent, and there are {}", tree.files);
         place::remove(&dirs.target)?;
-        Ok(Sample { cost, shares, beside })
+        Ok(Sample { cost, shares, left, beside })
     }
 
     fn findings(&self, tree: Tree, field: &[(&Limits, u32, Vec<Sample>)]) -> Findings {
@@ -128,6 +132,8 @@ impl Replicas {
             "runs",
         ]);
         let (mut verdicts, mut samples) = (Vec::new(), Vec::new());
+        let left: Vec<_> =
+            field.iter().flat_map(|(_, _, runs)| runs).flat_map(|run| run.left.iter().copied()).collect();
         for (limits, count, runs) in field {
             let alone = field.iter().find(|(of, count, _)| of.name == limits.name && *count == 1);
             let ratio = alone.map(|(_, _, alone)| ratio(runs, alone));
@@ -149,6 +155,14 @@ impl Replicas {
                     "after each run every one of the {} files was there once, and the files that the replicas say they sent add up to as many",
                     number(tree.files)
                 ),
+                match left.iter().filter(|left| **left > 0).count() {
+                    0 => "every replica saw all files archived, and ended with 0".into(),
+                    some => format!(
+                        "{some} of {} replicas ended with 4, for they left up to {} files to another that had them in hand",
+                        left.len(),
+                        number(left.iter().copied().max().unwrap_or_default())
+                    ),
+                },
                 "cores busy: processor seconds of the replicas, the server, Redis and the link, a second; where that is all cores of the machine, these are the limit and not the link".into(),
             ],
             samples: samples.into(),
@@ -208,7 +222,7 @@ impl Sample {
     fn json(&self) -> serde_json::Value {
         json!({
             "wall_s": self.wall(), "cpu_s": self.cost.cpu.as_secs_f64(), "peak_bytes": self.cost.peak,
-            "shares": self.shares, "beside_cpu_s": self.beside,
+            "shares": self.shares, "left": self.left, "beside_cpu_s": self.beside,
         })
     }
 }
@@ -224,9 +238,10 @@ fn beside(before: &BTreeMap<i32, (String, Duration)>) -> Result<BTreeMap<String,
     Ok(beside)
 }
 
-/// What a replica says at its end that it archived.
-fn archived(told: &Path) -> Result<u64> {
+/// How many files a replica says at its end that it archived, and left to another that had them.
+fn told_at_end(told: &Path) -> Result<(u64, u64)> {
     let text = std::fs::read_to_string(told).with_context(|| format!("reading {}", told.display()))?;
     let told: serde_json::Value = serde_json::from_str(&text)?;
-    told["totals"]["archived"].as_u64().context("a replica does not say how many files it archived")
+    let total = |name: &str| told["totals"][name].as_u64().with_context(|| format!("a replica does not say {name}"));
+    Ok((total("archived")?, total("deferred")?))
 }
