@@ -43,10 +43,10 @@ pub struct Args {
     #[arg(long, hide = true)]
     bench: bool,
     /// Be the slow link: relay to this port of 127.0.0.1, until standard input ends
-    #[arg(long, hide = true, value_name = "PORT", requires = "one_way_ms")]
+    #[arg(long, hide = true, value_name = "PORT", requires = "one_way_us")]
     pub relay: Option<u16>,
-    #[arg(long, hide = true, value_name = "MS")]
-    pub one_way_ms: Option<u64>,
+    #[arg(long, hide = true, value_name = "US")]
+    pub one_way_us: Option<u64>,
 }
 
 impl Args {

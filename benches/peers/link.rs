@@ -17,9 +17,9 @@ pub struct Link {
 
 impl Link {
     pub fn start(to: u16, round_trip: Duration) -> Result<Self> {
-        let one_way = (round_trip / 2).as_millis().to_string();
+        let one_way = (round_trip / 2).as_micros().to_string();
         let mut process = Command::new(std::env::current_exe()?)
-            .args(["--relay", &to.to_string(), "--one-way-ms", &one_way])
+            .args(["--relay", &to.to_string(), "--one-way-us", &one_way])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -24,6 +24,7 @@ const VERSIONS: &[(&str, &str)] = &[
     ("rsync", "rsync --version"),
     ("lftp", "lftp --version"),
     ("rclone", "rclone version"),
+    ("Redis", "redis-server --version"),
 ];
 
 impl Machine {

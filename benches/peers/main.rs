@@ -25,12 +25,17 @@ mod process;
 mod race;
 mod racers;
 mod record;
+#[path = "../../tests/support/redis.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod redis;
 #[path = "../../tests/support/relay.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod relay;
+mod replicas;
 mod rows;
 mod run;
 mod scale;
+mod shared;
 mod site;
 mod statistics;
 mod stop;

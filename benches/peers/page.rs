@@ -28,6 +28,12 @@ const METHOD: &str = "\
   memory-backed storage, so that no disk is measured, neither to anyone's gain nor loss.
 - Everything that the archiver does by default is on: the ledger, hashing, the check of what arrived, the rename to the
   final name. Its ledger is in memory too, fresh for each run; the line *ledger on disk* has it on a real one.
+- A ledger on Redis has a server of its own for each run, with `appendonly yes` and `appendfsync always` into memory, on the
+  same machine as all else. *1 ms away* is behind a relay whose timers count in milliseconds: what `PING` took through it
+  is said.
+- Replicas are processes that start together on one tree, with one ledger, and each with the link to itself. *server's CPU*
+  is that of `sshd` and its sessions; what a session leaves running when it ends may count to the replicas. Where cores busy reaches the machine's, the processors are the limit, and in a
+  cluster, where replicas have processors of their own, only the server's part of that counts.
 - The peers run with the best that their documentation offers for the work; the exact lines are with each row. `bench`
   is the server, `$SSH_CONFIG` has its port and its keys and nothing else. Most of the peers leave half a file under its
   final name when they are interrupted, and none keeps a record of what it sent.

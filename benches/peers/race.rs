@@ -14,6 +14,7 @@ use crate::process::{self, Cost};
 use crate::racers::{Lands, Ledger, Pace, Racer};
 use crate::record::{Outcome, Verdict};
 use crate::rows::{Findings, Sizes};
+use crate::shared::SharedLedger;
 use crate::site::{Binary, Dirs, Site};
 use crate::workload::Tree;
 use crate::{place, statistics, verify};
@@ -36,6 +37,8 @@ pub struct Race {
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     pub at_most: f64,
+    /// Another one than the first.
+    pub ours: Option<Racer>,
     pub of: Racer,
 }
 
@@ -58,6 +61,12 @@ impl Race {
 
         let mut notes = Vec::new();
         let mut field = self.field(args, &mut notes);
+        for Runs { racer, .. } in &field {
+            if let Ledger::Redis { away_ms: Some(ms) } = racer.ledger {
+                let took = SharedLedger::start(Some(Duration::from_millis(ms)))?.round_trip()?;
+                notes.push(format!("{}: PING took {:.2} ms", racer.name, took.as_secs_f64() * 1000.0));
+            }
+        }
         let rounds = args.runs.unwrap_or(self.runs.of(args));
         for round in 0..=rounds {
             for runs in field.iter_mut().filter(|runs| runs.takes_part(round)) {
@@ -102,6 +111,10 @@ impl Race {
             racers.map(|racer| racer.name).collect::<Vec<_>>().join("; ")
         };
         let (slow, unseen) = (names(|racer| racer.pace == Pace::Slow), names(|racer| racer.lands == Lands::Nowhere));
+        let of_redis = names(|racer| matches!(racer.ledger, Ledger::Redis { .. }));
+        if !of_redis.is_empty() {
+            notes.push(format!("what the Redis server needs is not in CPU s, but on the same machine: {of_redis}"));
+        }
         if !slow.is_empty() {
             notes.push(format!("slow, and so run once without a run to warm up: {slow}"));
         }
@@ -127,9 +140,14 @@ impl Race {
 }
 
 impl Target {
-    fn verdict(&self, ours: &Runs, field: &[Runs]) -> Verdict {
-        let target = format!("≤ {:.2} × {}", self.at_most, self.of.name);
-        let peer = field.iter().find(|runs| runs.racer.name == self.of.name);
+    fn verdict(&self, first: &Runs, field: &[Runs]) -> Verdict {
+        let found = |racer: Racer| field.iter().find(|runs| runs.racer.name == racer.name);
+        let limit = format!("≤ {:.2} × {}", self.at_most, self.of.name);
+        let target = self.ours.map_or(limit.clone(), |ours| format!("{}: {limit}", ours.name));
+        let Some(ours) = self.ours.map_or(Some(first), found) else {
+            return Verdict { target, measured: "–".into(), outcome: Outcome::NotMeasured };
+        };
+        let peer = found(self.of);
         match peer.and_then(|peer| peer.ratio(ours)) {
             Some(ratio) => {
                 Verdict { target, measured: format!("{ratio:.3}"), outcome: Outcome::of(ratio <= self.at_most) }
@@ -200,7 +218,15 @@ pub fn one_run(site: &Site, source: &Path, racer: &Racer, port: u16, bound: Dura
     if let Some(disk) = &disk {
         dirs.state = disk.path().to_owned();
     }
-    let cost = process::run(&mut site.command(racer.script, racer.binary, port, &dirs)?, &site.errors(), bound)?;
+    let shared = match racer.ledger {
+        Ledger::Redis { away_ms } => Some(SharedLedger::start(away_ms.map(Duration::from_millis))?),
+        Ledger::InMemory | Ledger::OnDisk => None,
+    };
+    let mut command = site.command(racer.script, racer.binary, port, &dirs)?;
+    if let Some(shared) = &shared {
+        command.env("LEDGER", shared.url());
+    }
+    let cost = process::run(&mut command, &site.errors(), bound)?;
     if cost.is_some() {
         check(racer.lands, &dirs)?;
     }

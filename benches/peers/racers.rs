@@ -41,6 +41,10 @@ pub enum Ledger {
     InMemory,
     /// On the disk that the build directory is on, where its commits wait for the disk.
     OnDisk,
+    /// On a Redis server of its own, at `$LEDGER`: on loopback, or so many milliseconds away.
+    Redis {
+        away_ms: Option<u64>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +72,15 @@ pub const ARCHIVER_READBACK: Racer = peer(
     r#"archiver push "$SRC" --to "sftp://bench$DST" -F "$SSH_CONFIG" --verify readback"#,
 );
 pub const ARCHIVER_ON_DISK: Racer = Racer { name: "archiver, ledger on disk", ledger: Ledger::OnDisk, ..ARCHIVER };
+pub const ARCHIVER_REDIS: Racer = Racer {
+    name: "archiver, Redis",
+    script: r#"archiver push "$SRC" --to "sftp://bench$DST" -F "$SSH_CONFIG" --ledger "$LEDGER""#,
+    ledger: Ledger::Redis { away_ms: None },
+    needs: &["redis-server", "redis-cli"],
+    ..ARCHIVER
+};
+pub const ARCHIVER_REDIS_AWAY: Racer =
+    Racer { name: "archiver, Redis 1 ms away", ledger: Ledger::Redis { away_ms: Some(1) }, ..ARCHIVER_REDIS };
 
 pub const TAR: Racer = peer(
     "tar",
@@ -169,6 +182,18 @@ impl Racer {
     /// What it needs and this machine does not have.
     pub fn missing(&self) -> Option<&'static str> {
         self.needs.iter().copied().find(|program| !is_installed(program))
+    }
+}
+
+/// A row cannot do without this.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is not installed; scripts/bench --install gets it")]
+pub struct NotInstalled(&'static str);
+
+impl NotInstalled {
+    /// Fails where one of them is missing.
+    pub fn check(programs: &[&'static str]) -> Result<(), Self> {
+        programs.iter().find(|program| !is_installed(program)).map_or(Ok(()), |program| Err(Self(program)))
     }
 }
 

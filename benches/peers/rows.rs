@@ -10,6 +10,7 @@ use crate::markdown::Table;
 use crate::race::{Race, Target};
 use crate::racers::{self, Racer};
 use crate::record::{Outcome, Verdict};
+use crate::replicas::{AS_IT_COMES, BOUND_BY_LINK, Replicas};
 use crate::scale::{Growth, Memory};
 use crate::site::Site;
 use crate::watching::{Idle, Lag};
@@ -46,6 +47,7 @@ enum Work {
     Idle(Idle),
     Lag(Lag),
     Scale(Scale),
+    Replicas(Replicas),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,7 +131,11 @@ const SLOW_LARGE_FIELD: &[Racer] =
     &[racers::ARCHIVER, racers::CAT, racers::SFTP, racers::SCP, racers::RSYNC, racers::LFTP_TUNED, racers::RCLONE_4];
 
 const fn at_most(at_most: f64, of: Racer) -> Target {
-    Target { at_most, of }
+    Target { at_most, ours: None, of }
+}
+
+const fn of(ours: Racer, target: Target) -> Target {
+    Target { ours: Some(ours), ..target }
 }
 
 const TO_SMALL: &[Target] =
@@ -139,6 +145,11 @@ const TO_LARGE: &[Target] =
     &[at_most(0.60, racers::SFTP_DEFAULT), at_most(0.60, racers::SFTP), at_most(1.2, racers::CAT)];
 const TO_SLOW_SMALL: &[Target] =
     &[at_most(1.0, racers::RSYNC), at_most(0.06, racers::LFTP_4), at_most(0.06, racers::LFTP_4_TUNED)];
+const LEDGER_FIELD: &[Racer] = &[racers::ARCHIVER, racers::ARCHIVER_REDIS, racers::ARCHIVER_REDIS_AWAY];
+const TO_LEDGER: &[Target] = &[
+    of(racers::ARCHIVER_REDIS, at_most(1.10, racers::ARCHIVER)),
+    of(racers::ARCHIVER_REDIS_AWAY, at_most(1.05, racers::ARCHIVER_REDIS)),
+];
 const TO_SLOW_LARGE: &[Target] = &[at_most(1.05, racers::CAT)];
 
 pub const ROWS: &[Row] = &[
@@ -153,6 +164,19 @@ pub const ROWS: &[Row] = &[
     row("small-200ms", "small files on a slower link", Work::Race(slow(200, FEW, SLOW_SMALL_FIELD, TO_SLOW_SMALL))),
     row("large-50ms", "a large file on a slow link", Work::Race(slow(50, MEDIUM, SLOW_LARGE_FIELD, TO_SLOW_LARGE))),
     row("large-200ms", "a large file on a slower link", Work::Race(slow(200, MEDIUM, SLOW_LARGE_FIELD, TO_SLOW_LARGE))),
+    row("ledger", "the ledger on Redis beside that in a file", Work::Race(race(SMALL, LEDGER_FIELD, TO_LEDGER))),
+    row(
+        "replicas",
+        "1, 2 and 4 replicas that share one tree",
+        Work::Replicas(Replicas {
+            tree: Sizes { full: Tree::of(20_000, 13 * KIB, 500), quick: Tree::of(2000, 13 * KIB, 100) },
+            round_trip: Duration::from_millis(50),
+            counts: &[1, 2, 4],
+            limits: &[BOUND_BY_LINK, AS_IT_COMES],
+            runs: FEW_RUNS,
+            bound: LONG_BOUND,
+        }),
+    ),
     row(
         "memory",
         "peak memory of push",
@@ -235,6 +259,7 @@ impl Row {
             Work::Idle(idle) => idle.run(site, args),
             Work::Lag(lag) => lag.run(site, args),
             Work::Scale(scale) => scale.run(site, args),
+            Work::Replicas(replicas) => replicas.run(site, args),
         }
     }
 }

@@ -7,14 +7,15 @@ use anyhow::{Context, Result, bail};
 use crate::args::Args;
 use crate::machine::{self, Machine};
 use crate::place::NoRoom;
+use crate::racers::NotInstalled;
 use crate::record::{Record, Standing};
 use crate::rows::{Findings, ROWS, Row};
 use crate::site::Site;
 use crate::{link, page, process, stop};
 
 pub fn run(args: Args) -> Result<()> {
-    if let (Some(port), Some(ms)) = (args.relay, args.one_way_ms) {
-        return link::be(port, Duration::from_millis(ms));
+    if let (Some(port), Some(us)) = (args.relay, args.one_way_us) {
+        return link::be(port, Duration::from_micros(us));
     }
     if args.list {
         ROWS.iter().for_each(|row| println!("{row}"));
@@ -38,7 +39,7 @@ pub fn run(args: Args) -> Result<()> {
     for row in ROWS.iter().filter(|row| row.is_asked_for(&args.only)) {
         match measure(row, &site, &args) {
             // The others are worth having, unless this is the very one that was asked for.
-            Err(error) if error.is::<NoRoom>() && args.only.is_empty() => {
+            Err(error) if (error.is::<NoRoom>() || error.is::<NotInstalled>()) && args.only.is_empty() => {
                 eprintln!("bench: {} is left out: {error:#}", row.name);
                 site.place.fresh("in")?;
             }

@@ -1,6 +1,7 @@
 //! Requests and replies: the contract's words as the arguments of scripts, and back.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -8,11 +9,12 @@ use std::time::Duration;
 use chrono::DateTime;
 use redis::{FromRedisValue, Value};
 
-use super::keys::{Keys, hex, unhex};
+use super::keys::{Hex, Keys, unhex};
 use super::link::Request;
 use super::scripts::Script;
+use super::words::Words;
 use super::{LISTING_PAGE, RETENTION_PAGE};
-use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
+use crate::domain::{FileKey, Fingerprint, KeyId, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
 use crate::ledger::sqlite::is_gone;
 use crate::ledger::{Claim, ClaimReply, ClaimRequest, Cursor, Intention, LedgerError, Record, Release, Staged};
 
@@ -71,43 +73,40 @@ fn root_of<'a>(local_path: &'a Path, below: &[u8]) -> &'a Path {
     }
 }
 
-pub(super) fn text(value: impl ToString) -> Vec<u8> {
-    value.to_string().into_bytes()
-}
-
 impl Calls {
     pub(super) fn new(prefix: &str) -> Self {
         Self { keys: Keys::new(prefix) }
     }
 
     pub(super) fn renew(&self) -> Request {
-        Request { script: Script::Renew, keys: vec![], arguments: vec![] }
+        Request { script: Script::Renew, keys: Words::default(), arguments: Words::default() }
     }
 
     pub(super) fn leave(&self) -> Request {
-        Request { script: Script::Leave, keys: vec![], arguments: vec![] }
+        Request { script: Script::Leave, keys: Words::default(), arguments: Words::default() }
     }
 
-    pub(super) fn claim(&self, requests: &[ClaimRequest], numbers: &[u64]) -> Request {
-        let mut keys = vec![self.keys.all(), self.keys.failed()];
-        let mut arguments = Vec::with_capacity(9 * requests.len());
-        for (ClaimRequest { key, local_path, remote, repeat }, number) in requests.iter().zip(numbers) {
-            keys.extend([self.keys.entry(key), self.keys.staged(&key.destination)]);
-            let how = match repeat {
+    /// `numbers`: the id of each key, and the number of its call.
+    pub(super) fn claim(&self, requests: &[ClaimRequest], numbers: &[(KeyId, u64)]) -> Request {
+        let mut keys = Words::with_capacity(2 + 2 * requests.len(), 128 * requests.len());
+        let mut arguments = Words::with_capacity(9 * requests.len(), 512 * requests.len());
+        keys.show(self.keys.all());
+        keys.show(self.keys.failed());
+        for (ClaimRequest { key, local_path, remote, repeat }, (id, number)) in requests.iter().zip(numbers) {
+            keys.show(self.keys.entry(*id));
+            keys.show(self.keys.staged(&key.destination));
+            arguments.show(Hex(*id));
+            arguments.push(&*key.destination);
+            arguments.push(&*key.source);
+            arguments.push(&key.path);
+            arguments.show(version(&key.fingerprint));
+            arguments.push(local_path.as_os_str().as_bytes());
+            arguments.push(remote.as_str());
+            arguments.push(match repeat {
                 Repeat::Skip => "skip",
                 Repeat::Force => "force",
-            };
-            arguments.extend([
-                text(hex(key.id())),
-                text(&*key.destination),
-                text(&*key.source),
-                key.path.clone(),
-                version(&key.fingerprint),
-                local_path.as_os_str().as_bytes().to_vec(),
-                text(remote.as_str()),
-                text(how),
-                text(number),
-            ]);
+            });
+            arguments.show(number);
         }
         Request { script: Script::Claim, keys, arguments }
     }
@@ -142,8 +141,8 @@ impl Calls {
     }
 
     pub(super) fn look(&self, keys: &[FileKey]) -> Request {
-        let keys = keys.iter().map(|key| self.keys.entry(key)).collect();
-        Request { script: Script::Look, keys, arguments: vec![] }
+        let keys = keys.iter().map(|key| self.keys.entry(key.id()).to_string()).collect();
+        Request { script: Script::Look, keys, arguments: Words::default() }
     }
 
     pub(super) fn looked(&self, location: &str, reply: Value) -> Result<Vec<Seen>, LedgerError> {
@@ -159,13 +158,17 @@ impl Calls {
     }
 
     pub(super) fn confirm(&self, claim: &Claim) -> Request {
-        Request { script: Script::Confirm, keys: vec![self.keys.entry(&claim.key)], arguments: vec![text(claim.token)] }
+        Request {
+            script: Script::Confirm,
+            keys: Words::shown(&[&self.keys.entry(claim.key.id())]),
+            arguments: Words::shown(&[&claim.token]),
+        }
     }
 
     pub(super) fn reissue(&self, claim: &Claim, number: u64) -> Request {
         let staged = claim.predecessors.iter().copied().chain([claim.token]);
-        let arguments = vec![text(claim.token), text(number), list(staged)];
-        Request { script: Script::Reissue, keys: vec![self.keys.entry(&claim.key)], arguments }
+        let arguments = Words::shown(&[&claim.token, &number, &list(staged)]);
+        Request { script: Script::Reissue, keys: Words::shown(&[&self.keys.entry(claim.key.id())]), arguments }
     }
 
     pub(super) fn reissued(&self, location: &str, claim: &Claim, reply: Value) -> Result<Claim, LedgerError> {
@@ -178,32 +181,35 @@ impl Calls {
         Ok(Claim { token, predecessors, ..claim.clone() })
     }
 
-    pub(super) fn record(&self, claim: &Claim, number: u64, record: &Record, intention: Intention) -> Request {
+    pub(super) fn record(
+        &self,
+        claim: &Claim,
+        id: KeyId,
+        number: u64,
+        record: &Record,
+        intention: Intention,
+    ) -> Request {
         let destination = &claim.key.destination;
-        let [staged, gone] = left(claim, Staged::Gone);
-        Request {
-            script: Script::Record,
-            keys: vec![
-                self.keys.entry(&claim.key),
-                self.keys.staged(destination),
-                self.keys.disposing(destination),
-                self.keys.recorded(),
-            ],
-            arguments: vec![
-                text(hex(claim.key.id())),
-                text(claim.token),
-                text(number),
-                text(record.remote.as_str()),
-                text(record.sha256),
-                text(record.recorded_at.timestamp_micros()),
-                intended(intention),
-                staged,
-                gone,
-            ],
-        }
+        let (staged, gone) = left(claim, Staged::Gone);
+        let mut keys = Words::with_capacity(4, 256);
+        keys.show(self.keys.recorded());
+        keys.show(self.keys.entry(id));
+        keys.show(self.keys.staged(destination));
+        keys.show(self.keys.disposing(destination));
+        let mut arguments = Words::with_capacity(9, 256);
+        arguments.show(Hex(id));
+        arguments.show(claim.token);
+        arguments.show(number);
+        arguments.push(record.remote.as_str());
+        arguments.show(record.sha256);
+        arguments.show(record.recorded_at.timestamp_micros());
+        arguments.push(intended(intention));
+        arguments.push(staged);
+        arguments.push(gone);
+        Request { script: Script::Record, keys, arguments }
     }
 
-    pub(super) fn release(&self, claim: &Claim, number: u64, release: &Release) -> Request {
+    pub(super) fn release(&self, claim: &Claim, id: KeyId, number: u64, release: &Release) -> Request {
         let destination = &claim.key.destination;
         let (how, staged, attempts, reason, intention) = match release {
             Release::Failed { reason, attempts, staged, intention } => {
@@ -212,27 +218,27 @@ impl Calls {
             Release::Unfinished { attempts, staged } => ("unfinished", *staged, *attempts, "", Intention::LeaveAlone),
             Release::Forget { staged } => ("forget", *staged, 0, "", Intention::LeaveAlone),
         };
-        let [staged, gone] = left(claim, staged);
+        let (staged, gone) = left(claim, staged);
         Request {
             script: Script::Release,
-            keys: vec![
-                self.keys.entry(&claim.key),
-                self.keys.staged(destination),
-                self.keys.disposing(destination),
-                self.keys.all(),
-                self.keys.failed(),
-            ],
-            arguments: vec![
-                text(hex(claim.key.id())),
-                text(claim.token),
-                text(number),
-                text(how),
-                text(attempts),
-                text(reason),
-                intended(intention),
-                staged,
-                gone,
-            ],
+            keys: Words::shown(&[
+                &self.keys.entry(id),
+                &self.keys.staged(destination),
+                &self.keys.disposing(destination),
+                &self.keys.all(),
+                &self.keys.failed(),
+            ]),
+            arguments: Words::shown(&[
+                &Hex(id),
+                &claim.token,
+                &number,
+                &how,
+                &attempts,
+                &reason,
+                &intended(intention),
+                &staged,
+                &gone,
+            ]),
         }
     }
 
@@ -245,12 +251,17 @@ impl Calls {
     }
 
     pub(super) fn postponed(&self, key: &FileKey) -> Request {
-        Request { script: Script::Postponed, keys: vec![self.keys.entry(key)], arguments: vec![] }
+        Request {
+            script: Script::Postponed,
+            keys: Words::shown(&[&self.keys.entry(key.id())]),
+            arguments: Words::default(),
+        }
     }
 
     fn of_disposal(&self, script: Script, key: &FileKey) -> Request {
-        let keys = vec![self.keys.entry(key), self.keys.disposing(&key.destination)];
-        Request { script, keys, arguments: vec![text(hex(key.id()))] }
+        let id = key.id();
+        let keys = Words::shown(&[&self.keys.entry(id), &self.keys.disposing(&key.destination)]);
+        Request { script, keys, arguments: Words::shown(&[&Hex(id)]) }
     }
 
     pub(super) fn staged(&self, destination: &str, after: Cursor) -> Request {
@@ -261,9 +272,9 @@ impl Calls {
         self.page(self.keys.disposing(destination), after, "disposer")
     }
 
-    fn page(&self, index: String, after: Cursor, field: &str) -> Request {
-        let arguments = vec![text(self.keys.entry_start()), text(after.0), text(LISTING_PAGE), text(field)];
-        Request { script: Script::Page, keys: vec![index], arguments }
+    fn page(&self, index: impl Display, after: Cursor, field: &str) -> Request {
+        let arguments = Words::shown(&[&self.keys.entry_start(), &after.0, &LISTING_PAGE, &field]);
+        Request { script: Script::Page, keys: Words::shown(&[&index]), arguments }
     }
 
     /// The position of the last entry that was looked at, how many there were, and those that nobody holds.
@@ -274,15 +285,16 @@ impl Calls {
     }
 
     pub(super) fn rivals(&self, claim: &Claim, local_path: &Path, after: Cursor) -> Request {
-        let arguments = vec![
-            text(self.keys.entry_start()),
-            text(after.0),
-            text(LISTING_PAGE),
-            text(hex(claim.key.id())),
-            text(claim.remote.as_str()),
-            local_path.as_os_str().as_bytes().to_vec(),
-        ];
-        Request { script: Script::Rivals, keys: vec![self.keys.staged(&claim.key.destination)], arguments }
+        let mut arguments = Words::shown(&[
+            &self.keys.entry_start(),
+            &after.0,
+            &LISTING_PAGE,
+            &Hex(claim.key.id()),
+            &claim.remote.as_str(),
+        ]);
+        arguments.push(local_path.as_os_str().as_bytes());
+        let keys = Words::shown(&[&self.keys.staged(&claim.key.destination)]);
+        Request { script: Script::Rivals, keys, arguments }
     }
 
     /// As [`Calls::listed`], but of each rival all temporary names.
@@ -303,14 +315,14 @@ impl Calls {
 
     /// From the age `from` on, or from where the last run stopped, without the first `passed`.
     pub(super) fn expired(&self, retention: Duration, from: Option<&str>, passed: usize) -> Request {
-        let arguments = vec![
-            text(self.keys.entry_start()),
-            text(retention.as_micros()),
-            text(from.unwrap_or_default()),
-            text(passed),
-            text(RETENTION_PAGE),
-        ];
-        Request { script: Script::Expired, keys: vec![self.keys.recorded()], arguments }
+        let arguments = Words::shown(&[
+            &self.keys.entry_start(),
+            &retention.as_micros(),
+            &from.unwrap_or_default(),
+            &passed,
+            &RETENTION_PAGE,
+        ]);
+        Request { script: Script::Expired, keys: Words::shown(&[&self.keys.recorded()]), arguments }
     }
 
     /// Where it began, the age of the last record that was looked at, how many there were, and those that may go.
@@ -333,19 +345,23 @@ impl Calls {
     }
 
     pub(super) fn forget(&self, gone: &[Expired], next: &str) -> Request {
-        let entries = gone.iter().map(|expired| self.keys.entry_of(&expired.id));
-        let keys = [self.keys.recorded(), self.keys.all()].into_iter().chain(entries).collect();
-        let each = gone.iter().flat_map(|expired| [text(&expired.id), text(&expired.recorded_at)]);
-        Request { script: Script::Forget, keys, arguments: [text(next)].into_iter().chain(each).collect() }
+        let mut keys = Words::shown(&[&self.keys.recorded(), &self.keys.all()]);
+        let mut arguments = Words::from([next]);
+        for Expired { id, recorded_at, .. } in gone {
+            keys.show(self.keys.entry_of(id));
+            arguments.push(id);
+            arguments.push(recorded_at);
+        }
+        Request { script: Script::Forget, keys, arguments }
     }
 
     pub(super) fn retry(&self, keys: &[FileKey]) -> Request {
-        let entries = keys.iter().map(|key| self.keys.entry(key));
-        Request {
-            script: Script::Retry,
-            keys: [self.keys.failed()].into_iter().chain(entries).collect(),
-            arguments: keys.iter().map(|key| text(hex(key.id()))).collect(),
+        let (mut entries, mut ids) = (Words::shown(&[&self.keys.failed()]), Words::default());
+        for id in keys.iter().map(FileKey::id) {
+            entries.show(self.keys.entry(id));
+            ids.show(Hex(id));
         }
+        Request { script: Script::Retry, keys: entries, arguments: ids }
     }
 
     pub(super) fn retried(&self, location: &str, reply: Value) -> Result<Vec<bool>, LedgerError> {
@@ -354,7 +370,7 @@ impl Calls {
     }
 
     pub(super) fn retries(&self) -> Request {
-        Request { script: Script::Retries, keys: vec![], arguments: vec![] }
+        Request { script: Script::Retries, keys: Words::default(), arguments: Words::default() }
     }
 
     pub(super) fn count(&self, location: &str, reply: Value) -> Result<usize, LedgerError> {
@@ -380,24 +396,25 @@ pub(super) fn strange(location: &str) -> LedgerError {
     LedgerError::Unavailable { location: location.to_owned(), reason: "its reply cannot be read".into() }
 }
 
-pub(super) fn version(fingerprint: &Fingerprint) -> Vec<u8> {
-    text(format_args!("{} {} {}", fingerprint.inode, fingerprint.size, fingerprint.mtime_ns))
+pub(super) fn version(fingerprint: &Fingerprint) -> impl Display {
+    let Fingerprint { inode, size, mtime_ns } = fingerprint;
+    format!("{inode} {size} {mtime_ns}")
 }
 
-fn intended(intention: Intention) -> Vec<u8> {
+fn intended(intention: Intention) -> &'static str {
     match intention {
-        Intention::Dispose => text("dispose"),
-        Intention::LeaveAlone => text("leave"),
+        Intention::Dispose => "dispose",
+        Intention::LeaveAlone => "leave",
     }
 }
 
 /// The tokens that stay staged when a claim ends, and whether they are gone.
-fn left(claim: &Claim, staged: Staged) -> [Vec<u8>; 2] {
+fn left(claim: &Claim, staged: Staged) -> (String, &'static str) {
     let predecessors = claim.predecessors.iter().copied();
     match staged {
-        Staged::Nothing => [vec![], vec![]],
-        Staged::Gone => [list(predecessors), text("gone")],
-        Staged::Maybe => [list(predecessors.chain([claim.token])), vec![]],
+        Staged::Nothing => (String::new(), ""),
+        Staged::Gone => (list(predecessors), "gone"),
+        Staged::Maybe => (list(predecessors.chain([claim.token])), ""),
     }
 }
 
@@ -448,8 +465,8 @@ fn record_of(remote: &[u8], sha256: &[u8], at: &[u8]) -> Option<Record> {
     })
 }
 
-pub(super) fn list(tokens: impl IntoIterator<Item = Token>) -> Vec<u8> {
-    text(tokens.into_iter().map(|token| token.to_string()).collect::<Vec<_>>().join(","))
+pub(super) fn list(tokens: impl IntoIterator<Item = Token>) -> String {
+    tokens.into_iter().map(|token| token.to_string()).collect::<Vec<_>>().join(",")
 }
 
 pub(super) fn tokens(list: &[u8]) -> Option<Vec<Token>> {

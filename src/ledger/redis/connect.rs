@@ -129,8 +129,11 @@ impl Connector {
 
     async fn join(&self, connection: &mut MultiplexedConnection, info: &Info) -> Result<String, Refusal> {
         if self.purpose == Purpose::Look {
-            let asked =
-                cmd("HGET").arg(self.keys.ledger()).arg("version").query_async::<Option<String>>(connection).await;
+            let asked = cmd("HGET")
+                .arg(self.keys.ledger().to_string())
+                .arg("version")
+                .query_async::<Option<String>>(connection)
+                .await;
             return match asked.map_err(|error| Refusal::of(&error))? {
                 Some(version) if version != VERSION => {
                     Err(Refusal::of(&redis::make_extension_error("VERSION".into(), Some(version))))
@@ -144,7 +147,7 @@ impl Connector {
         let joined: Result<String, RedisError> = cmd("EVALSHA")
             .arg(Script::Join.sha1())
             .arg(2)
-            .arg(&[self.keys.ledger(), self.keys.owners()])
+            .arg(&[self.keys.ledger().to_string(), self.keys.owners().to_string()])
             .arg(&self.header(""))
             .arg(VERSION)
             .arg(instance)

@@ -1,5 +1,6 @@
 //! The way to the server: one task owns the connection, takes all calls that wait, and sends them as one pipeline. So
-//! what many callers ask for at the same time costs one round trip, and one wait for replicas.
+//! what many callers ask for at the same time costs one round trip, and one wait for replicas; and where it is the same
+//! for many files, one call of the script, for what surrounds a script costs the server more than what it does for a file.
 //!
 //! A call that finds the connection gone is repeated once on a new one: every script knows a call that it has done
 //! already by its number. Beyond that the caller is told, and decides.
@@ -7,12 +8,14 @@
 use std::time::{Duration, Instant};
 
 use redis::aio::ConnectionLike;
-use redis::{Pipeline, Value, cmd};
+use redis::{Cmd, Pipeline, Value};
 use tokio::sync::{mpsc, oneshot};
 
+use super::CHUNK;
 use super::connect::{Connector, Joined};
 use super::error::{Connection, Refusal, Reply, told};
 use super::scripts::{Effect, Script};
+use super::words::Words;
 use crate::domain::redis_url::HostPort;
 use crate::ledger::LedgerError;
 
@@ -30,8 +33,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Request {
     pub(super) script: Script,
     /// Behind the ledger's and the owners' keys.
-    pub(super) keys: Vec<String>,
-    pub(super) arguments: Vec<Vec<u8>>,
+    pub(super) keys: Words,
+    pub(super) arguments: Words,
 }
 
 struct Call {
@@ -116,6 +119,13 @@ impl Worker {
     async fn serve(mut self, mut calls: mpsc::Receiver<Call>) {
         let mut batch = Vec::with_capacity(BATCH);
         while calls.recv_many(&mut batch, BATCH).await > 0 {
+            // What the same replies woke is about to call, too.
+            tokio::task::yield_now().await;
+            while batch.len() < BATCH
+                && let Ok(call) = calls.try_recv()
+            {
+                batch.push(call);
+            }
             let (requests, replies): (Vec<_>, Vec<_>) =
                 batch.drain(..).map(|call: Call| (call.request, call.reply)).unzip();
             let outcomes = self.exchange(&requests).await;
@@ -141,7 +151,7 @@ impl Worker {
             }
             match self.send(requests, &open).await {
                 Ok(replies) => {
-                    for (at, reply) in open.into_iter().zip(replies) {
+                    for (at, reply) in replies {
                         outcomes[at] = self.judge(reply);
                     }
                 }
@@ -213,18 +223,36 @@ impl Worker {
         }
     }
 
-    /// The replies to these requests, in order; an error where the connection failed.
-    async fn send(&mut self, requests: &[Request], which: &[usize]) -> Result<Vec<Result<Value, Reply>>, Refusal> {
+    /// The replies to these requests, each with its place among all; an error where the connection failed.
+    async fn send(
+        &mut self,
+        requests: &[Request],
+        which: &[usize],
+    ) -> Result<Vec<(usize, Result<Value, Reply>)>, Refusal> {
         let Some(joined) = &mut self.joined else { return Err(Refusal::Unavailable("it is not connected".into())) };
         let header = self.connector.header(&joined.instance);
-        let keys = [self.connector.keys.ledger(), self.connector.keys.owners()];
-        let mut pipeline = Pipeline::with_capacity(which.len() + 1);
+        let common = [self.connector.keys.ledger().to_string(), self.connector.keys.owners().to_string()];
+        let groups = groups(requests, which);
+        let mut pipeline = Pipeline::with_capacity(groups.len() + 1);
         let mut changes = false;
-        for request in which.iter().map(|at| &requests[*at]) {
-            changes |= request.script.effect() != Effect::Reads;
-            let mut call = cmd("EVALSHA");
-            call.arg(request.script.sha1()).arg(keys.len() + request.keys.len()).arg(&keys).arg(&request.keys);
-            call.arg(&header).arg(&request.arguments);
+        for group in &groups {
+            let first = &requests[group[0]];
+            changes |= first.script.effect() != Effect::Reads;
+            let shared = first.script.shared_keys().unwrap_or(0);
+            let of_group = || group.iter().map(|at| &requests[*at]);
+            let own = of_group().map(|request| request.keys.len() - shared).sum::<usize>();
+            let words = 9 + shared + own + of_group().map(|request| request.arguments.len()).sum::<usize>();
+            let bytes = of_group().map(|request| request.keys.bytes() + request.arguments.bytes()).sum::<usize>();
+            let mut call = Cmd::with_capacity(words, 256 + bytes);
+            call.arg("EVALSHA").arg(first.script.sha1()).arg(common.len() + shared + own).arg(&common);
+            first.keys.iter().take(shared).for_each(|key| add(&mut call, key));
+            for request in of_group() {
+                request.keys.iter().skip(shared).for_each(|key| add(&mut call, key));
+            }
+            call.arg(&header);
+            for request in of_group() {
+                request.arguments.iter().for_each(|argument| add(&mut call, argument));
+            }
             pipeline.add_command(call);
         }
         let replicas = i64::from(self.connector.replicas());
@@ -245,19 +273,49 @@ impl Worker {
             Some(_) => Some("it does not say how many of its replicas have a change".into()),
             None => None,
         };
-        if replies.len() != which.len() {
-            return Err(Refusal::Unavailable("its replies are not those to our requests".into()));
+        let foreign = || Refusal::Unavailable("its replies are not those to our requests".into());
+        if replies.len() != groups.len() {
+            return Err(foreign());
         }
-        let judged = replies.into_iter().zip(which).map(|(reply, at)| match (reply, &short) {
-            (Value::ServerError(error), _) => Err(Reply::of(&error)),
-            // It may yet reach them; asked again, it counts once it has.
-            (_, Some(why)) if requests[*at].script.effect() != Effect::Reads => {
-                Err(Reply::Failed(Refusal::Unavailable(why.clone()), Connection::Keep))
+        let mut judged = Vec::with_capacity(which.len());
+        for (reply, group) in replies.into_iter().zip(groups) {
+            let script = requests[group[0]].script;
+            match (reply, &short) {
+                (Value::ServerError(error), _) => judged.extend(group.iter().map(|at| (*at, Err(Reply::of(&error))))),
+                // It may yet reach them; asked again, it counts once it has.
+                (_, Some(why)) if script.effect() != Effect::Reads => {
+                    let failed = || Reply::Failed(Refusal::Unavailable(why.clone()), Connection::Keep);
+                    judged.extend(group.iter().map(|at| (*at, Err(failed()))));
+                }
+                (reply, _) if script.shared_keys().is_none() => judged.push((group[0], Ok(reply))),
+                (Value::Array(each), _) if each.len() == group.len() => {
+                    judged.extend(group.into_iter().zip(each.into_iter().map(Ok)));
+                }
+                _ => return Err(foreign()),
             }
-            (reply, _) => Ok(reply),
-        });
-        Ok(judged.collect())
+        }
+        Ok(judged)
     }
+}
+
+fn add(call: &mut Cmd, word: &[u8]) {
+    call.arg(word);
+}
+
+/// Which requests go in one call of their script, which saves the server most of its work on them. Those of one script move
+/// up to the first of them; what waits here together has no order, for each caller awaits its reply.
+fn groups(requests: &[Request], which: &[usize]) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for at in which {
+        let script = requests[*at].script;
+        let fits = |group: &&mut Vec<usize>| requests[group[0]].script == script && group.len() < CHUNK;
+        let open = script.shared_keys().and_then(|_| groups.iter_mut().find(fits));
+        match open {
+            Some(group) => group.push(*at),
+            None => groups.push(vec![*at]),
+        }
+    }
+    groups
 }
 
 /// The pauses between attempts to connect.

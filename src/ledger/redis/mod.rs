@@ -2,8 +2,8 @@
 //!
 //! - `link`: the task that owns the connection and sends what many callers ask for at once; `connect`: the right server
 //! - `scripts`: what runs on the server, each rule of the contract as one Lua script; `keys`: where it keeps it
-//! - `call`, `whole`: requests and replies, between the contract's words and Redis's; `preview`: for a dry run;
-//!   `view`: for those who only look
+//! - `call`, `whole`: requests, in `words`, and replies, between the contract's words and Redis's; `preview`: for a dry
+//!   run; `view`: for those who only look
 //!
 //! `docs/redis.md` describes the keys to who operates it.
 
@@ -34,6 +34,7 @@ mod scripts;
 pub(crate) mod tests;
 mod view;
 mod whole;
+mod words;
 
 pub use preview::RedisPreview;
 pub use view::RedisView;
@@ -119,11 +120,15 @@ impl RedisLedger {
     }
 
     /// A call for a claim, fenced by its token.
-    async fn fenced(&self, claim: &Claim, request: impl FnOnce(u64) -> link::Request) -> Result<(), LedgerError> {
+    async fn fenced(
+        &self,
+        claim: &Claim,
+        request: impl FnOnce(KeyId, u64) -> link::Request,
+    ) -> Result<(), LedgerError> {
         let link = self.running()?;
         let id = claim.key.id();
         let number = self.number(id);
-        let outcome = link.call(request(number)).await.and_then(|reply| self.calls.done(link.location(), reply));
+        let outcome = link.call(request(id, number)).await.and_then(|reply| self.calls.done(link.location(), reply));
         if let Err(LedgerError::Unavailable { .. }) = &outcome {
             self.is_unclear(id, number);
         }
@@ -133,15 +138,16 @@ impl RedisLedger {
     /// The replies, each with the number of its claim.
     async fn claim_some(&self, requests: Vec<ClaimRequest>) -> Result<Vec<(ClaimReply, u64)>, LedgerError> {
         let link = self.running()?;
-        let numbers: Vec<_> = requests.iter().map(|request| self.number(request.key.id())).collect();
+        let ids = requests.iter().map(|request| request.key.id());
+        let numbers: Vec<_> = ids.map(|id| (id, self.number(id))).collect();
         let request = self.calls.claim(&requests, &numbers);
         let keys: Vec<_> = requests.into_iter().map(|request| request.key).collect();
         let outcome =
             link.call(request).await.and_then(|reply| self.calls.claimed(link.location(), keys.clone(), reply));
         if let Err(LedgerError::Unavailable { .. }) = &outcome {
-            keys.iter().zip(&numbers).for_each(|(key, number)| self.is_unclear(key.id(), *number));
+            numbers.iter().for_each(|(id, number)| self.is_unclear(*id, *number));
         }
-        Ok(outcome?.into_iter().zip(numbers).collect())
+        Ok(outcome?.into_iter().zip(numbers).map(|(reply, (_, number))| (reply, number)).collect())
     }
 
     /// Pages of an index, until there are `limit` entries or it ends.
@@ -258,11 +264,11 @@ impl Ledger for RedisLedger {
     }
 
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {
-        self.fenced(claim, |number| self.calls.record(claim, number, &record, intention)).await
+        self.fenced(claim, |id, number| self.calls.record(claim, id, number, &record, intention)).await
     }
 
     async fn release(&self, claim: &Claim, release: Release) -> Result<(), LedgerError> {
-        self.fenced(claim, |number| self.calls.release(claim, number, &release)).await
+        self.fenced(claim, |id, number| self.calls.release(claim, id, number, &release)).await
     }
 
     async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError> {

@@ -94,6 +94,16 @@ impl Script {
         self.loaded().effect
     }
 
+    /// Of a script that does many calls in one go: how many of a call's own keys are the same in all calls of a ledger,
+    /// and come once, in front of those of each call. It gives a list with one reply for each.
+    pub(super) fn shared_keys(self) -> Option<usize> {
+        match self {
+            Self::Confirm | Self::Disposed => Some(0),
+            Self::Record => Some(1),
+            _ => None,
+        }
+    }
+
     fn loaded(self) -> &'static Loaded {
         &LOADED[self as usize]
     }

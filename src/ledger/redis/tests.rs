@@ -175,7 +175,7 @@ async fn what_was_done_is_not_done_again_where_only_the_reply_was_lost() {
     let asked = request("x", "/x");
     let id = asked.key.id();
     let number = ledger.number(id);
-    ledger.link.call(ledger.calls.claim(std::slice::from_ref(&asked), &[number])).await.unwrap();
+    ledger.link.call(ledger.calls.claim(std::slice::from_ref(&asked), &[(id, number)])).await.unwrap();
     ledger.is_unclear(id, number);
     assert!(matches!(other.claim(vec![asked.clone()]).await.unwrap()[0], ClaimReply::Held { .. }));
     let mine = claim(&ledger, "x").await;
@@ -185,7 +185,7 @@ async fn what_was_done_is_not_done_again_where_only_the_reply_was_lost() {
     for (name, repeated) in [("x", true), ("y", false)] {
         let mine = if name == "x" { mine.clone() } else { claim(&ledger, name).await };
         let (number, record) = (ledger.number(mine.key.id()), record("/x", place.now()));
-        let request = ledger.calls.record(&mine, number, &record, Intention::Dispose);
+        let request = ledger.calls.record(&mine, mine.key.id(), number, &record, Intention::Dispose);
         ledger.link.call(request).await.unwrap();
         if repeated {
             ledger.is_unclear(mine.key.id(), number);
@@ -206,11 +206,62 @@ async fn what_was_done_is_not_done_again_where_only_the_reply_was_lost() {
     let mine = claim(&ledger, "z").await;
     let release = Release::Unfinished { attempts: 3, staged: Staged::Maybe };
     let number = ledger.number(mine.key.id());
-    ledger.link.call(ledger.calls.release(&mine, number, &release)).await.unwrap();
+    ledger.link.call(ledger.calls.release(&mine, mine.key.id(), number, &release)).await.unwrap();
     ledger.is_unclear(mine.key.id(), number);
     ledger.release(&mine, release.clone()).await.unwrap();
     lost(ledger.release(&mine, release).await);
     assert_eq!(claim(&other, "z").await.predecessors, [mine.token]);
+}
+
+#[tokio::test]
+async fn what_many_ask_at_once_is_one_call_and_each_has_its_own_reply() {
+    use futures::future::join_all;
+    const MANY: usize = CHUNK;
+    const NOT_OURS: usize = 3;
+    let place = Place::new();
+    let ledger = place.open().await;
+    let requests = (0..MANY).map(|n| request(&format!("f{n}"), &format!("/f{n}"))).collect();
+    let mut claims: Vec<_> = ledger.claim(requests).await.unwrap().into_iter().map(claimed).collect();
+    claims[NOT_OURS].token.0 += 1000;
+    let calls = || {
+        let text = place.server.cli(&["INFO", "commandstats"]);
+        let line = text.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
+        line.split(',').next().unwrap().parse::<u64>().unwrap()
+    };
+    let only_that_is_lost = |replies: Vec<Result<(), LedgerError>>| {
+        for (n, reply) in replies.into_iter().enumerate() {
+            if n == NOT_OURS { lost(reply) } else { reply.unwrap() }
+        }
+    };
+
+    let before = calls();
+    only_that_is_lost(join_all(claims.iter().map(|claim| ledger.confirm(claim))).await);
+    assert_eq!(calls() - before, 1);
+
+    let before = calls();
+    // Half of them are to be disposed of, and every other one is stored under a name of its own.
+    let intention = |n| if n % 2 == 0 { Intention::Dispose } else { Intention::LeaveAlone };
+    let records: Vec<_> = (0..MANY).map(|n| record(&format!("/stored/{n}"), place.now())).collect();
+    let recording = claims.iter().zip(&records).enumerate();
+    let recording = recording.map(|(n, (claim, record))| ledger.record(claim, record.clone(), intention(n)));
+    only_that_is_lost(join_all(recording).await);
+    assert_eq!(calls() - before, 1);
+
+    let keys: Vec<_> = claims.iter().map(|claim| claim.key.clone()).collect();
+    let stand = ledger.recorded(keys.clone()).await.unwrap();
+    for (n, (stands, record)) in stand.into_iter().zip(records).enumerate() {
+        assert_eq!(stands, (n != NOT_OURS).then_some(record), "{n}");
+    }
+    let index = |name: &str| -> usize { place.ask(::redis::cmd("ZCARD").arg(format!("{{{}}}:{name}", place.prefix))) };
+    let destination = &keys[0].destination;
+    let staged = index(&format!("staged:{destination}"));
+    let disposing = || index(&format!("disposing:{destination}"));
+    assert_eq!((index("recorded"), staged, disposing()), (MANY - 1, 1, MANY / 2));
+
+    let before = calls();
+    let disposed = join_all(keys.iter().step_by(2).map(|key| ledger.disposed(key))).await;
+    disposed.into_iter().for_each(Result::unwrap);
+    assert_eq!((calls() - before, disposing()), (1, 0));
 }
 
 #[tokio::test]

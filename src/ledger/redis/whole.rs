@@ -6,10 +6,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use redis::Value;
 
-use super::call::{Calls, Listed, list, listed, number, owner_of, read, strange, text, tokens, version};
-use super::keys::hex;
+use super::call::{Calls, Listed, list, listed, number, owner_of, read, strange, tokens, version};
+use super::keys::Hex;
 use super::link::Request;
 use super::scripts::Script;
+use super::words::Words;
 use crate::domain::Token;
 use crate::ledger::{
     Cursor, Disposal, EntryFilter, EntryInfo, EntryState, Holder, Imported, LedgerError, Life, Member, Outline,
@@ -19,11 +20,11 @@ use crate::ledger::{
 impl Calls {
     pub(super) fn view(&self, filter: EntryFilter, after: Cursor, limit: usize) -> Request {
         let index = match filter {
-            EntryFilter::All => self.keys.all(),
-            EntryFilter::Failed => self.keys.failed(),
+            EntryFilter::All => self.keys.all().to_string(),
+            EntryFilter::Failed => self.keys.failed().to_string(),
         };
-        let arguments = vec![text(self.keys.entry_start()), text(after.0), text(limit)];
-        Request { script: Script::View, keys: vec![index], arguments }
+        let arguments = Words::shown(&[&self.keys.entry_start(), &after.0, &limit]);
+        Request { script: Script::View, keys: [index].into(), arguments }
     }
 
     /// As [`Calls::listed`].
@@ -34,7 +35,7 @@ impl Calls {
     }
 
     pub(super) fn outline(&self) -> Request {
-        Request { script: Script::Outline, keys: vec![], arguments: vec![] }
+        Request { script: Script::Outline, keys: Words::default(), arguments: Words::default() }
     }
 
     pub(super) fn outlined(&self, location: &str, reply: Value) -> Result<Outline, LedgerError> {
@@ -44,36 +45,36 @@ impl Calls {
     }
 
     pub(super) fn import(&self, entries: &[EntryInfo], issued: Token) -> Request {
-        let mut keys = vec![self.keys.all(), self.keys.failed(), self.keys.recorded()];
-        let mut arguments = vec![text(largest_token(entries, issued))];
+        let mut keys = Words::shown(&[&self.keys.all(), &self.keys.failed(), &self.keys.recorded()]);
+        let mut arguments = Words::shown(&[&largest_token(entries, issued)]);
         for entry in entries {
             let EntryInfo { key, record, .. } = entry;
-            let destination = &key.destination;
-            keys.extend([self.keys.entry(key), self.keys.staged(destination), self.keys.disposing(destination)]);
-            let or_empty = |value: Option<String>| value.unwrap_or_default().into_bytes();
+            let id = key.id();
+            keys.show(self.keys.entry(id));
+            keys.show(self.keys.staged(&key.destination));
+            keys.show(self.keys.disposing(&key.destination));
+            let or_empty = Option::<String>::unwrap_or_default;
             let micros = |time: Option<DateTime<Utc>>| or_empty(time.map(|time| time.timestamp_micros().to_string()));
             let (state, reason, since) = entry.kept_as();
-            arguments.extend([
-                text(hex(key.id())),
-                text(destination),
-                text(&*key.source),
-                key.path.clone(),
-                version(&key.fingerprint),
-                entry.local_path.as_os_str().as_bytes().to_vec(),
-                text(entry.remote.as_str()),
-                text(entry.token),
-                text(state),
-                text(entry.attempts),
-                text(reason.unwrap_or_default()),
-                micros(entry.queued_at),
-                micros(since),
-                or_empty(record.as_ref().map(|record| record.remote.to_string())),
-                or_empty(record.as_ref().map(|record| record.sha256.to_string())),
-                micros(record.as_ref().map(|record| record.recorded_at)),
-                list(entry.staged.iter().copied()),
-                or_empty(entry.gone_at.map(|time| time.timestamp_millis().to_string())),
-                text(if entry.disposal == Disposal::Pending { "pending" } else { "settled" }),
-            ]);
+            arguments.show(Hex(id));
+            arguments.push(&*key.destination);
+            arguments.push(&*key.source);
+            arguments.push(&key.path);
+            arguments.show(version(&key.fingerprint));
+            arguments.push(entry.local_path.as_os_str().as_bytes());
+            arguments.push(entry.remote.as_str());
+            arguments.show(entry.token);
+            arguments.push(state);
+            arguments.show(entry.attempts);
+            arguments.push(reason.unwrap_or_default());
+            arguments.push(micros(entry.queued_at));
+            arguments.push(micros(since));
+            arguments.push(or_empty(record.as_ref().map(|record| record.remote.to_string())));
+            arguments.push(or_empty(record.as_ref().map(|record| record.sha256.to_string())));
+            arguments.push(micros(record.as_ref().map(|record| record.recorded_at)));
+            arguments.push(list(entry.staged.iter().copied()));
+            arguments.push(or_empty(entry.gone_at.map(|time| time.timestamp_millis().to_string())));
+            arguments.push(if entry.disposal == Disposal::Pending { "pending" } else { "settled" });
         }
         Request { script: Script::Import, keys, arguments }
     }

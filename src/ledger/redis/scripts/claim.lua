@@ -11,7 +11,9 @@ local function next_token(count)
   return whole(reserved)
 end
 
-local replies = {}
+-- One moment for all.
+local at_once = stamp()
+local replies, entries, staged_by = {}, {}, {}
 local count = (#KEYS - 4) / 2
 for request = 1, count do
   local entry, staged_index = KEYS[2 * request + 3], KEYS[2 * request + 4]
@@ -25,9 +27,9 @@ for request = 1, count do
     local token = next_token(count - request + 1)
     redis.call('HSET', entry, 'seq', token, 'state', 'claimed', 'destination', destination, 'source', source,
       'path', path, 'version', version, 'local', local_path, 'remote', remote, 'token', token, 'owner', me,
-      'staged', token, 'attempts', '0', 'call', call, 'queued', stamp(), 'since', stamp())
-    redis.call('ZADD', KEYS[3], token, id)
-    redis.call('ZADD', staged_index, token, id)
+      'staged', token, 'attempts', '0', 'call', call, 'queued', at_once, 'since', at_once)
+    collect(entries, KEYS[3], token, id)
+    collect(staged_by, staged_index, token, id)
     replies[request] = {'claimed', token, remote, '0', ''}
   elseif owner == me and stands[10] == call then
     -- The reply was lost, not the claim.
@@ -44,11 +46,13 @@ for request = 1, count do
     local token = next_token(count - request + 1)
     redis.call('HSET', entry, 'state', 'claimed', 'local', local_path, 'remote', pinned, 'token', token, 'owner', me,
       'staged', staged == '' and token or staged .. ',' .. token, 'attempts', attempts, 'call', call,
-      'queued', not stands[7] and stands[11] or stamp(), 'since', stamp())
+      'queued', not stands[7] and stands[11] or at_once, 'since', at_once)
     redis.call('HDEL', entry, 'reason', 'gone')
     redis.call('ZREM', KEYS[4], id)
-    redis.call('ZADD', staged_index, seq, id)
+    collect(staged_by, staged_index, seq, id)
     replies[request] = {'claimed', token, pinned, attempts, staged}
   end
 end
+apply('ZADD', entries)
+apply('ZADD', staged_by)
 return replies

@@ -35,4 +35,15 @@ local function leave(entry, index, id, seq, staged, gone)
   end
 end
 
+-- What one command changes in an index for many entries: its arguments by the index.
+local function collect(changes, index, first, second)
+  local list = changes[index] or {}
+  changes[index] = list
+  list[#list + 1] = first
+  list[#list + 1] = second
+end
+local function apply(command, changes)
+  for index, list in pairs(changes) do redis.call(command, index, unpack(list)) end
+end
+
 local function renew() redis.call('HSET', owners, me, whole(now() + lease) .. ' ' .. label) end

@@ -1,23 +1,40 @@
--- KEYS[3] to KEYS[6]: the entry, the staged and the disposing entries of its destination, all records by age.
--- ARGV[5] to ARGV[13]: id, token, call, remote path, SHA-256, microseconds, 'dispose' or 'leave', the tokens that stay
--- staged, and whether they are 'gone'.
-local entry, id, token, call, recorded = KEYS[3], ARGV[5], ARGV[6], ARGV[7], ARGV[10]
-local stands = redis.call('HMGET', entry, 'token', 'owner', 'call', 'seq')
-if stands[1] ~= token then return 0 end
-if stands[2] ~= me then
-  if stands[3] ~= call then return 0 end
-  -- The reply was lost, not the record.
-  redis.call('HSET', entry, 'call', call)
-  return 1
+-- KEYS[3]: all records by age. For each record KEYS: its entry, the staged and the disposing entries of its destination;
+-- ARGV: id, token, call, remote path, SHA-256, microseconds, 'dispose' or 'leave', the tokens that stay staged, and
+-- whether they are 'gone'. Says of each whether it counts.
+local replies, by_age, disposals, left_of = {}, {}, {}, {}
+for request = 1, (#KEYS - 3) / 3 do
+  local entry, index, disposing = KEYS[3 * request + 1], KEYS[3 * request + 2], KEYS[3 * request + 3]
+  local at = 9 * request - 5
+  local id, token, call, recorded, staged = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 6], ARGV[at + 8]
+  local stands = redis.call('HMGET', entry, 'token', 'owner', 'call', 'seq', 'disposer')
+  if stands[1] ~= token then
+    replies[request] = 0
+  elseif stands[2] ~= me then
+    -- Where it is the same call, the reply was lost, not the record.
+    replies[request] = stands[3] == call and 1 or 0
+    if stands[3] == call then redis.call('HSET', entry, 'call', call) end
+  else
+    replies[request] = 1
+    redis.call('HSET', entry, 'state', 'recorded', 'stands', ARGV[at + 4], 'sha256', ARGV[at + 5], 'recorded', recorded,
+      'call', call)
+    if staged == '' then
+      redis.call('HDEL', entry, 'owner', 'reason', 'staged', 'gone')
+      collect(left_of, index, id)
+    else
+      redis.call('HDEL', entry, 'owner', 'reason')
+      leave(entry, index, id, stands[4], staged, ARGV[at + 9])
+    end
+    collect(by_age, KEYS[3], recorded, id)
+    if ARGV[at + 7] == 'dispose' then
+      redis.call('HSET', entry, 'disposer', me)
+      collect(disposals, disposing, stands[4], id)
+    elseif stands[5] then
+      redis.call('HDEL', entry, 'disposer')
+      redis.call('ZREM', disposing, id)
+    end
+  end
 end
-redis.call('HSET', entry, 'state', 'recorded', 'stands', ARGV[8], 'sha256', ARGV[9], 'recorded', recorded, 'call', call)
-redis.call('HDEL', entry, 'owner', 'reason', 'disposer')
-leave(entry, KEYS[4], id, stands[4], ARGV[12], ARGV[13])
-redis.call('ZADD', KEYS[6], recorded, id)
-if ARGV[11] == 'dispose' then
-  redis.call('HSET', entry, 'disposer', me)
-  redis.call('ZADD', KEYS[5], stands[4], id)
-else
-  redis.call('ZREM', KEYS[5], id)
-end
-return 1
+apply('ZADD', by_age)
+apply('ZREM', left_of)
+apply('ZADD', disposals)
+return replies
