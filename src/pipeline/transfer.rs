@@ -80,6 +80,8 @@ pub struct Transfer<'a> {
     staged: Staged,
     /// Whether a session broke meanwhile: the server may still carry out what it was asked for under that name.
     late: bool,
+    /// Whether a later token was asked for and nobody knows whether it was given.
+    reissuing: bool,
     /// The final name that was being written directly when the session broke.
     begun: Option<RemotePath>,
     /// Whether predecessors' names were dealt with.
@@ -107,6 +109,7 @@ impl<'a> Transfer<'a> {
             attempts: 0,
             staged: Staged::Nothing,
             late: false,
+            reissuing: false,
             begun: None,
             inherited: if job.claim.predecessors.is_empty() { Inherited::Settled } else { Inherited::Unknown },
             ambiguous: None,
@@ -285,7 +288,9 @@ impl<'a> Transfer<'a> {
     /// under our temporary name at that moment. So this attempt has another name, like a successor's, and takes over what
     /// stands under the old one by renaming it.
     async fn fence(&mut self) -> Result<(), LedgerError> {
+        self.reissuing = true;
         self.claim = self.engine.hold(|| self.engine.ledger.reissue(&self.claim)).await?;
+        self.reissuing = false;
         self.staging = self.claim.remote.staging(self.claim.key.id(), self.claim.token);
         (self.inherited, self.late) = (Inherited::Unknown, false);
         Ok(())
@@ -515,6 +520,13 @@ impl<'a> Transfer<'a> {
     }
 
     async fn release(&mut self, status: Status, reason: String, ending: Ending) -> Result<End, LedgerError> {
+        if self.reissuing {
+            // A stop came in between. The file would be held until this process ends.
+            match self.fence().await {
+                Ok(()) | Err(LedgerError::LeaseLost) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let (staged, claim) = match (self.inherited, self.staged) {
             (Inherited::Settled, Staged::Nothing | Staged::Gone) => (Staged::Gone, self.claim_to_end()),
             (Inherited::Settled, Staged::Maybe) | (Inherited::Unknown, _) => (Staged::Maybe, self.claim.clone()),
