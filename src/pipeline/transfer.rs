@@ -395,7 +395,7 @@ impl<'a> Transfer<'a> {
         match self.engine.source(self.job).rules.on_conflict {
             OnConflict::Overwrite => {
                 let claim = &self.claim;
-                Some(self.engine.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
+                Some(self.engine.turns.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
             }
             OnConflict::Rename | OnConflict::Skip | OnConflict::Fail => None,
         }
