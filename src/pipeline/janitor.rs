@@ -233,7 +233,7 @@ async fn remove_all(engine: &Engine, destination: usize, claim: &Claim) -> Resul
     let session = archive.session(Load::Light).await?;
     let mut removed = 0;
     for token in &claim.predecessors {
-        let left = archive.remove_left(&session, &claim.remote.staging(claim.key.id(), *token)).await?;
+        let left = archive.remove_left(&session, &claim.remote.staging(claim.key.id(), *token), &claim.remote).await?;
         removed += usize::from(left == Left::File);
     }
     Ok(removed)

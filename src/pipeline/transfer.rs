@@ -19,7 +19,7 @@ use super::engine::{Engine, Job, Patience};
 use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version, Whole};
 use crate::destination::error::StatusCode;
-use crate::destination::sftp::archive::{Delivery, resume_from_bytes};
+use crate::destination::sftp::archive::{Delivery, Way, resume_from_bytes};
 use crate::destination::sftp::direct::Choice;
 use crate::destination::sftp::pool::{Load, Slot};
 use crate::destination::sftp::publish::Published;
@@ -267,9 +267,10 @@ impl<'a> Transfer<'a> {
         }
         let digest = self.upload(session, &delivery, before).await?;
         let _turn = self.turn().await;
+        let way = self.engine.archive(self.job).make_way(session, &delivery).await?;
         self.confirm().await?;
         self.disarm(session).await?;
-        match self.engine.archive(self.job).commit(session, &delivery, &digest).await {
+        match self.engine.archive(self.job).commit(session, &delivery, &digest, way).await {
             Ok(published) => {
                 reach(Point::Committed);
                 self.staged = Staged::Nothing;
@@ -336,7 +337,7 @@ impl<'a> Transfer<'a> {
                 return Err(halt);
             }
         };
-        let published = self.engine.archive(self.job).commit(session, &delivery, &digest).await?;
+        let published = self.engine.archive(self.job).commit(session, &delivery, &digest, Way::AsItIs).await?;
         Ok(Done::of(published, digest))
     }
 
@@ -425,7 +426,7 @@ impl<'a> Transfer<'a> {
         }
         let path = self.job.version.candidate.absolute();
         for name in self.engine.hold(|| self.engine.ledger.rivals(&self.claim, &path)).await? {
-            self.engine.archive(self.job).remove_left(session, &name).await?;
+            self.engine.archive(self.job).remove_left(session, &name, &self.claim.remote).await?;
         }
         Ok(())
     }
@@ -513,7 +514,7 @@ impl<'a> Transfer<'a> {
         if self.staged == Staged::Nothing || self.engine.source(self.job).rules.publish == Publish::Direct {
             return;
         }
-        match self.engine.archive(self.job).remove(session, &self.staging).await {
+        match self.engine.archive(self.job).give_up(session, &self.staging, &self.claim.remote).await {
             Ok(()) => self.staged = Staged::Nothing,
             Err(error) => warn!(%error, "a temporary name stays on the server for now; the next run removes it"),
         }
