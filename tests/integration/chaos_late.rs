@@ -225,3 +225,24 @@ fn a_name_that_a_broken_session_frees_late_keeps_the_version_of_the_next_attempt
         bench.assert_no_part();
     }
 }
+
+/// A run dies after it took away what stands and before its own version has the name, which the application takes back.
+#[test]
+fn what_a_killed_run_put_aside_gets_its_name_back() {
+    for rename in RENAMES {
+        let env = TestEnv::new();
+        let quirks = Quirks { extensions: AnnouncedExtensions::None, rename, ..Quirks::default() };
+        let server = Embedded::with_quirks(&env, quirks);
+        let bench = Bench::embedded(env, &server);
+        write(&bench.base, "in/a.csv", "what stands at first");
+        let stood = files(&bench.base.join("in"));
+        let path = write(&bench.env.local(), "a.csv", "ours");
+        let armed = format!("{}:1:kill", Point::OtherPutAside.name());
+        assert_eq!(Running::start(replacing(&bench).env(VARIABLE, armed)).finish().code(), None);
+        assert!(!bench.base.join("in/a.csv").exists());
+        std::fs::remove_file(path).unwrap();
+        Running::start(&mut replacing(&bench)).finish().assert_code(0);
+        assert_eq!(files(&bench.base.join("in")), stood);
+        bench.assert_no_part();
+    }
+}
