@@ -57,8 +57,12 @@ points! {
     NameTaken = "name-taken",
     SameBytesStood = "same-bytes-stood",
     PosixRenamed = "posix-renamed",
-    OtherRemoved = "other-removed",
+    // Without posix-rename, over a file that was put aside.
+    WayMade = "way-made",
+    OtherPutAside = "other-put-aside",
     RenamedOver = "renamed-over",
+    OtherDiscarded = "other-discarded",
+    OtherPutBack = "other-put-back",
     Committed = "committed",
     // Published directly.
     DirectChosen = "direct-chosen",

@@ -75,6 +75,16 @@ impl RemotePath {
         self.sibling(&format!(".{}{suffix}", truncated(self.name(), MAX_BYTES - 1 - suffix.len())))
     }
 
+    /// Beside this temporary name: a directory of its owner's, and the one file that goes in there, which is no other's and
+    /// no final name, wherever one looks for such.
+    pub fn aside(&self) -> (Self, Self) {
+        let (stem, suffix) =
+            self.name().strip_suffix(".part").and_then(|name| name.rsplit_once('.')).unwrap_or_default();
+        let suffix = format!(".{suffix}.part");
+        let name = format!("{}{suffix}", truncated(&format!(".old{stem}"), MAX_BYTES - suffix.len()));
+        (self.sibling(&name), self.sibling(&format!("{name}/{name}")))
+    }
+
     /// Whether a name has the form of [`Self::staging`]'s, whatever its key and token.
     pub fn is_staging(name: &str) -> bool {
         let parts = name.strip_prefix('.').and_then(|rest| rest.strip_suffix(".part")?.rsplit_once('.'));
@@ -149,6 +159,19 @@ mod tests {
             assert!(long.staging(KEY, token).name().len() <= MAX_BYTES);
         }
         assert_ne!(long.staging(KEY, Token(1)), long.staging(KEY, Token(2)));
+    }
+
+    #[test]
+    fn what_is_put_aside_has_a_name_of_its_own() {
+        let (directory, file) = RemotePath::new("/up/report.csv").staging(KEY, Token(7)).aside();
+        assert_eq!(directory.as_str(), "/up/.old.report.csv.abababababab-7.part");
+        assert_eq!((file.parent(), file.name()), (directory.as_str(), directory.name()));
+        for name in ["x".to_owned(), "old".into(), "é".repeat(127), "x".repeat(255)] {
+            let staging = RemotePath::new(format!("/up/{name}")).staging(KEY, Token(u64::MAX));
+            let (directory, _) = staging.aside();
+            assert!(directory != staging && directory.name().len() <= MAX_BYTES, "{name}");
+            assert!(RemotePath::is_staging(directory.name()), "{name}");
+        }
     }
 
     #[test]

@@ -475,6 +475,7 @@ macro_rules! contract_suite {
             a_forced_repetition_falls_back_to_its_record,
             names_that_are_gone_are_looked_for_once_more,
             rivals_are_other_versions_for_the_same_name,
+            a_later_token_is_given_once,
             disposals_without_an_end_are_found,
             who_looks_sees_every_entry_in_its_state,
             failed_entries_are_put_back,

@@ -227,8 +227,9 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     async fn confirm(&self, claim: &Claim) -> Result<(), LedgerError>;
 
     /// Gives the claim a later token; the one it had is its last predecessor. For an owner who asked the server for
-    /// something under the old token's name and does not know whether it is still going to happen. Fails with
-    /// [`LedgerError::LeaseLost`] where the claim is no longer this owner's.
+    /// something under the old token's name and does not know whether it is still going to happen. Idempotent for the owner:
+    /// a claim that the entry's has just followed gets that one, so that a call that was given up does not lose the claim.
+    /// Fails with [`LedgerError::LeaseLost`] where the claim is no longer this owner's.
     async fn reissue(&self, claim: &Claim) -> Result<Claim, LedgerError>;
 
     /// Notes that the commit happened, and with it, where the local file is to go, that its disposal begins. Ends the

@@ -12,7 +12,7 @@ use super::desk::Desk;
 use super::engine::{Engine, Patience, Pulses, Source};
 use super::lease::LeaseKeeper;
 use super::names::{BadPath, Entry};
-use super::turns::Turns;
+use super::turns::AllTurns;
 use super::{push, watch};
 use crate::config::settings::{DestinationSettings, Settings, SourceSettings};
 use crate::destination::DestinationError;
@@ -56,6 +56,7 @@ pub fn engine(
     patience: Patience,
     hostname: String,
     started_at: DateTime<Utc>,
+    turns: AllTurns,
 ) -> Result<(Engine, Vec<BadPath>), BuildError> {
     let pace = Arc::new(Pace::new(settings.pool.limit_rate));
     let mut archives = Vec::new();
@@ -81,8 +82,7 @@ pub fn engine(
         ledger,
         reporter,
         desk: Desk::default(),
-        commits: Turns::default(),
-        disposals: Turns::default(),
+        turns,
         sources,
         archives,
         destinations,

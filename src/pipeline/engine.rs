@@ -16,7 +16,7 @@ use super::desk::Desk;
 use super::lease::LeaseKeeper;
 use super::names::Entry;
 use super::read::Version;
-use super::turns::Turns;
+use super::turns::AllTurns;
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
@@ -85,11 +85,8 @@ pub struct Engine {
     pub lease: LeaseKeeper,
     pub reporter: Reporter,
     pub desk: Desk,
-    /// At a remote name of a destination, by its canonical URL, where a commit may replace what has it: whoever has the
-    /// turn asks whether its version still stands, and commits.
-    pub commits: Turns<(Arc<str>, RemotePath)>,
-    /// At the disposal of one version of a local file.
-    pub disposals: Turns<KeyId>,
+    /// The process's, for an earlier engine may still be at something.
+    pub turns: AllTurns,
     pub sources: Vec<Source>,
     pub archives: Vec<Archive>,
     /// Canonical URLs of the archives, as the ledger's keys hold them.

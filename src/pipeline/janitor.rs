@@ -98,7 +98,7 @@ async fn finish_disposal(engine: &Arc<Engine>, undisposed: Undisposed) -> Result
 async fn put_back(engine: &Engine, path: &Path, key: KeyId) -> Result<(), Stays> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(BelowRoot::new)) else { return Ok(()) };
     let (parent, shown) = (parent.to_owned(), path.to_owned());
-    let turn = engine.disposals.take(key).await;
+    let turn = engine.turns.disposals.take(key).await;
     let restored = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let root = match RootDir::open(&parent) {
@@ -233,7 +233,7 @@ async fn remove_all(engine: &Engine, destination: usize, claim: &Claim) -> Resul
     let session = archive.session(Load::Light).await?;
     let mut removed = 0;
     for token in &claim.predecessors {
-        let left = archive.remove_left(&session, &claim.remote.staging(claim.key.id(), *token)).await?;
+        let left = archive.remove_left(&session, &claim.remote.staging(claim.key.id(), *token), &claim.remote).await?;
         removed += usize::from(left == Left::File);
     }
     Ok(removed)

@@ -18,7 +18,7 @@ mod scans;
 #[cfg(test)]
 mod testing;
 pub mod transfer;
-mod turns;
+pub mod turns;
 pub mod vitals;
 pub mod watch;
 mod workers;

@@ -19,7 +19,7 @@ use super::engine::{Engine, Job, Patience};
 use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version, Whole};
 use crate::destination::error::StatusCode;
-use crate::destination::sftp::archive::{Delivery, resume_from_bytes};
+use crate::destination::sftp::archive::{Delivery, Way, resume_from_bytes};
 use crate::destination::sftp::direct::Choice;
 use crate::destination::sftp::pool::{Load, Slot};
 use crate::destination::sftp::publish::Published;
@@ -80,6 +80,8 @@ pub struct Transfer<'a> {
     staged: Staged,
     /// Whether a session broke meanwhile: the server may still carry out what it was asked for under that name.
     late: bool,
+    /// Whether a later token was asked for and nobody knows whether it was given.
+    reissuing: bool,
     /// The final name that was being written directly when the session broke.
     begun: Option<RemotePath>,
     /// Whether predecessors' names were dealt with.
@@ -107,6 +109,7 @@ impl<'a> Transfer<'a> {
             attempts: 0,
             staged: Staged::Nothing,
             late: false,
+            reissuing: false,
             begun: None,
             inherited: if job.claim.predecessors.is_empty() { Inherited::Settled } else { Inherited::Unknown },
             ambiguous: None,
@@ -267,9 +270,10 @@ impl<'a> Transfer<'a> {
         }
         let digest = self.upload(session, &delivery, before).await?;
         let _turn = self.turn().await;
+        let way = self.engine.archive(self.job).make_way(session, &delivery).await?;
         self.confirm().await?;
         self.disarm(session).await?;
-        match self.engine.archive(self.job).commit(session, &delivery, &digest).await {
+        match self.engine.archive(self.job).commit(session, &delivery, &digest, way).await {
             Ok(published) => {
                 reach(Point::Committed);
                 self.staged = Staged::Nothing;
@@ -288,7 +292,9 @@ impl<'a> Transfer<'a> {
     /// under our temporary name at that moment. So this attempt has another name, like a successor's, and takes over what
     /// stands under the old one by renaming it.
     async fn fence(&mut self) -> Result<(), LedgerError> {
+        self.reissuing = true;
         self.claim = self.engine.hold(|| self.engine.ledger.reissue(&self.claim)).await?;
+        self.reissuing = false;
         self.staging = self.claim.remote.staging(self.claim.key.id(), self.claim.token);
         (self.inherited, self.late) = (Inherited::Unknown, false);
         Ok(())
@@ -334,7 +340,7 @@ impl<'a> Transfer<'a> {
                 return Err(halt);
             }
         };
-        let published = self.engine.archive(self.job).commit(session, &delivery, &digest).await?;
+        let published = self.engine.archive(self.job).commit(session, &delivery, &digest, Way::AsItIs).await?;
         Ok(Done::of(published, digest))
     }
 
@@ -393,7 +399,7 @@ impl<'a> Transfer<'a> {
         match self.engine.source(self.job).rules.on_conflict {
             OnConflict::Overwrite => {
                 let claim = &self.claim;
-                Some(self.engine.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
+                Some(self.engine.turns.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
             }
             OnConflict::Rename | OnConflict::Skip | OnConflict::Fail => None,
         }
@@ -423,7 +429,7 @@ impl<'a> Transfer<'a> {
         }
         let path = self.job.version.candidate.absolute();
         for name in self.engine.hold(|| self.engine.ledger.rivals(&self.claim, &path)).await? {
-            self.engine.archive(self.job).remove_left(session, &name).await?;
+            self.engine.archive(self.job).remove_left(session, &name, &self.claim.remote).await?;
         }
         Ok(())
     }
@@ -511,13 +517,20 @@ impl<'a> Transfer<'a> {
         if self.staged == Staged::Nothing || self.engine.source(self.job).rules.publish == Publish::Direct {
             return;
         }
-        match self.engine.archive(self.job).remove(session, &self.staging).await {
+        match self.engine.archive(self.job).give_up(session, &self.staging, &self.claim.remote).await {
             Ok(()) => self.staged = Staged::Nothing,
             Err(error) => warn!(%error, "a temporary name stays on the server for now; the next run removes it"),
         }
     }
 
     async fn release(&mut self, status: Status, reason: String, ending: Ending) -> Result<End, LedgerError> {
+        if self.reissuing {
+            // A stop came in between. The file would be held until this process ends.
+            match self.fence().await {
+                Ok(()) | Err(LedgerError::LeaseLost) => {}
+                Err(error) => return Err(error),
+            }
+        }
         let (staged, claim) = match (self.inherited, self.staged) {
             (Inherited::Settled, Staged::Nothing | Staged::Gone) => (Staged::Gone, self.claim_to_end()),
             (Inherited::Settled, Staged::Maybe) | (Inherited::Unknown, _) => (Staged::Maybe, self.claim.clone()),

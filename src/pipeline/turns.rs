@@ -8,6 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
+use crate::domain::{KeyId, RemotePath};
+
+/// The turns of a process, whose engines follow one another.
+#[derive(Debug, Clone, Default)]
+pub struct AllTurns {
+    /// At a remote name of a destination, by its canonical URL, where a commit may replace what has it: whoever has the
+    /// turn asks whether its version still stands, and commits.
+    pub commits: Arc<Turns<(Arc<str>, RemotePath)>>,
+    /// At the disposal of one version of a local file.
+    pub disposals: Arc<Turns<KeyId>>,
+}
+
 /// What somebody has the turn at, or waits for.
 #[derive(Debug)]
 pub struct Turns<K>(Mutex<HashMap<K, Turn>>);
@@ -37,6 +49,13 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+
+    #[tokio::test]
+    async fn engines_that_follow_one_another_share_them() {
+        let (key, turns) = (KeyId([7; 16]), AllTurns::default());
+        let _earlier = turns.disposals.take(key).await;
+        assert!(Box::pin(turns.clone().disposals.take(key)).as_mut().now_or_never().is_none());
+    }
 
     #[tokio::test]
     async fn one_after_the_other_at_each_key() {

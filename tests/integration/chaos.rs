@@ -229,7 +229,14 @@ const OVERWRITE: Scenario = Scenario {
 const OVERWRITE_BARE: Scenario = Scenario {
     name: "overwriting on a server without extensions",
     server: BARE.server,
-    points: &[&[Point::OtherRemoved, Point::RenamedOver, Point::NameTaken]],
+    points: &[&[
+        Point::WayMade,
+        Point::OtherPutAside,
+        Point::RenamedOver,
+        Point::OtherDiscarded,
+        Point::OtherPutBack,
+        Point::NameTaken,
+    ]],
     ..OVERWRITE
 };
 const DIRECT: Scenario = Scenario {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
-use archiver::embedded::{Fault, Operation, Request};
+use archiver::embedded::{AnnouncedExtensions, Fault, Operation, Quirks, RenamePolicy, Request};
 use archiver::failpoint::{Point, VARIABLE};
 use rustix::process::Signal;
 use tokio::sync::Notify;
@@ -154,4 +154,95 @@ fn a_late_commit_of_a_broken_session_publishes_nothing_of_the_next_attempt() {
     assert_eq!(archived.len(), 2, "{archived:?}");
     assert_eq!(archived.get(&PathBuf::from("a.csv")), files(&bench.env.local()).get(&PathBuf::from("a.csv")));
     bench.assert_no_part();
+}
+
+/// A server without `posix-rename`, which carries out late what first takes away the file that has the final name.
+fn slow_to_free_the_name(env: &TestEnv, rename: RenamePolicy) -> (Embedded, Receiver<Operation>) {
+    let (send, asked) = channel();
+    let is_first = AtomicBool::new(true);
+    let faults = move |request: &Request| {
+        let takes_away = matches!(request.operation, Operation::Remove | Operation::Rename);
+        let is_final = request.path.ends_with("/a.csv");
+        if !takes_away || !is_final || !is_first.swap(false, Ordering::SeqCst) {
+            return Fault::None;
+        }
+        let _ = send.send(request.operation);
+        // Nobody tells it to: it does so when it ends.
+        Fault::Outlast(Arc::default())
+    };
+    let quirks = Quirks { extensions: AnnouncedExtensions::None, rename, ..Quirks::default() };
+    (Embedded::start_with(env, quirks, Some(Arc::new(faults))), asked)
+}
+
+const RENAMES: [RenamePolicy; 2] = [RenamePolicy::RefusesExisting, RenamePolicy::Overwrites];
+
+fn replacing(bench: &Bench) -> std::process::Command {
+    let mut command = bench.push(["--on-conflict", "overwrite", "--after", "delete"]);
+    command.arg(bench.env.local());
+    command
+}
+
+/// What a killed run asked for to make way for its own version.
+#[test]
+fn a_name_that_a_killed_run_frees_late_keeps_the_newer_version() {
+    for rename in RENAMES {
+        let env = TestEnv::new();
+        let (mut server, asked) = slow_to_free_the_name(&env, rename);
+        let bench = Bench::embedded(env, &server);
+        write(&bench.base, "in/a.csv", "what stands at first");
+        write(&bench.env.local(), "a.csv", "the older version");
+        let running = Running::start(&mut replacing(&bench));
+        asked.recv_timeout(DEADLINE).expect("the name to be freed");
+        running.signal(Signal::KILL);
+        running.finish();
+
+        write(&bench.env.local(), "a.csv", "the newer version of it");
+        let newer = files(&bench.env.local());
+        Running::start(&mut replacing(&bench)).finish().assert_code(0);
+        assert!(files(&bench.env.local()).is_empty(), "it is archived, so it was deleted");
+        server.stop();
+        assert_eq!(files(&bench.base.join("in")), newer);
+        bench.assert_no_part();
+    }
+}
+
+/// As above, on a session that the server keeps waiting: the next attempt is one of the same process.
+#[test]
+fn a_name_that_a_broken_session_frees_late_keeps_the_version_of_the_next_attempt() {
+    for rename in RENAMES {
+        let env = TestEnv::new();
+        let (mut server, asked) = slow_to_free_the_name(&env, rename);
+        let mut bench = Bench::embedded(env, &server);
+        bench.request_timeout = "2s";
+        write(&bench.base, "in/a.csv", "what stands at first");
+        write(&bench.env.local(), "a.csv", "ours");
+        let wanted = files(&bench.env.local());
+        Running::start(&mut replacing(&bench)).finish().assert_code(0);
+        asked.try_recv().expect("the name to be freed");
+        assert!(files(&bench.env.local()).is_empty(), "it is archived, so it was deleted");
+        server.stop();
+        assert_eq!(files(&bench.base.join("in")), wanted);
+        bench.assert_no_part();
+    }
+}
+
+/// A run dies after it took away what stands and before its own version has the name, which the application takes back.
+#[test]
+fn what_a_killed_run_put_aside_gets_its_name_back() {
+    for rename in RENAMES {
+        let env = TestEnv::new();
+        let quirks = Quirks { extensions: AnnouncedExtensions::None, rename, ..Quirks::default() };
+        let server = Embedded::with_quirks(&env, quirks);
+        let bench = Bench::embedded(env, &server);
+        write(&bench.base, "in/a.csv", "what stands at first");
+        let stood = files(&bench.base.join("in"));
+        let path = write(&bench.env.local(), "a.csv", "ours");
+        let armed = format!("{}:1:kill", Point::OtherPutAside.name());
+        assert_eq!(Running::start(replacing(&bench).env(VARIABLE, armed)).finish().code(), None);
+        assert!(!bench.base.join("in/a.csv").exists());
+        std::fs::remove_file(path).unwrap();
+        Running::start(&mut replacing(&bench)).finish().assert_code(0);
+        assert_eq!(files(&bench.base.join("in")), stood);
+        bench.assert_no_part();
+    }
 }

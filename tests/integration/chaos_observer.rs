@@ -101,7 +101,11 @@ impl View {
             return Look::Nothing;
         }
         if let Some(key) = key_of(below) {
-            seen.staged_in.entry(key).or_default().insert(below.parent().unwrap().to_owned());
+            let directory = below.parent().unwrap();
+            // What a commit put aside stands in a directory of ours.
+            if key_of(directory).is_none() {
+                seen.staged_in.entry(key).or_default().insert(directory.to_owned());
+            }
             return Look::Nothing;
         }
         if self.partial == Partial::Never && !seen.finals.contains_key(below) {

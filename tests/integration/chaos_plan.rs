@@ -54,7 +54,10 @@ impl Plan {
             P::ReconciledAlone => Self { made: Deed::Large, ..after(P::Linked) },
             P::ChangedCleaned | P::ChangedReleased => Self { changed_at: Some(P::StagingOpened), ..plain },
             P::DirectRemoved => Self { changed_at: Some(P::Closed), ..plain },
-            P::NameTaken | P::PosixRenamed | P::OtherRemoved | P::RenamedOver => Self { made: Deed::Again, ..plain },
+            P::NameTaken | P::PosixRenamed | P::WayMade | P::OtherPutAside | P::RenamedOver | P::OtherDiscarded => {
+                Self { made: Deed::Again, ..plain }
+            }
+            P::OtherPutBack => Self { made: Deed::Again, ..after(P::OtherPutAside) },
             P::SameBytesStood => Self { made: Deed::Copied, ..plain },
             P::CopyFound => after(P::CopyNamed),
             P::PutBack => Self { after: Told::Keep, ..after(P::SetAside) },

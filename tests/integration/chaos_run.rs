@@ -22,7 +22,7 @@ use super::writer::{AtWork, Marked, Writer};
 use super::{After, Mode, REFUSED, Refused, Scenario, Server};
 use crate::push::Bench;
 use crate::support::embedded::Embedded;
-use crate::support::env::{DEADLINE, Finished, Running, TestEnv, files, wait_until};
+use crate::support::env::{DEADLINE, Entry, Finished, Running, TestEnv, files, tree, wait_until};
 use crate::support::openssh::OpenSsh;
 
 /// From this size on uploads are resumed in these tests.
@@ -358,7 +358,9 @@ impl Chaos {
         let ours = |root: &Path| files(root).into_keys().filter(|path| !foreign.contains(path)).collect::<Vec<_>>();
         let (temporary, finals): (Vec<_>, Vec<_>) =
             ours(&self.bench.base).into_iter().partition(|path| key_of(path).is_some());
-        temporary.iter().for_each(|path| violations.add(format!("G3: {path:?} is left")));
+        let directories = tree(&self.bench.base).into_iter().filter(|(_, entry)| *entry == Entry::Directory);
+        let temporary = directories.map(|(path, _)| path).filter(|path| key_of(path).is_some()).chain(temporary);
+        temporary.for_each(|path| violations.add(format!("G3: {path:?} is left")));
         let left = files(&self.bench.env.local());
         // One of a watch that was killed right between making and removing it is removed by a later one, but not before it
         // is sure to be nobody's.

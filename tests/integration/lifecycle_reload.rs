@@ -3,12 +3,15 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 
+use archiver::embedded::{Fault, Operation, Request};
 use rustix::process::Signal;
 
 use super::watch::{SETTLE, Site, Summary, embedded_command, names, stop, watching};
 use crate::support::embedded::{Embedded, PASSWORD};
-use crate::support::env::{Running, TestEnv, noise, wait_until, write};
+use crate::support::env::{DEADLINE, Running, TestEnv, noise, wait_until, write};
 use crate::support::openssh::OpenSsh;
 
 const APPLIED: &str = "the new configuration holds";
@@ -307,4 +310,53 @@ fn a_destination_that_is_out_can_be_replaced() {
     let finished = stop(running);
     finished.assert_code(0);
     assert_eq!(Summary::of(&finished).totals(), (1, 0, 0, 0));
+}
+
+/// The session breaks, so that the claim is to get a later token; nobody waits for that any more when the ledger has it.
+#[test]
+fn a_claim_whose_later_token_nobody_waited_for_is_free_for_the_successor() {
+    let env = TestEnv::new();
+    let (send, seen) = channel();
+    let is_first = AtomicBool::new(true);
+    let server = Embedded::with_faults(&env, move |request: &Request| {
+        let _ = send.send((request.connection, request.operation));
+        let is_upload = request.operation == Operation::Open && request.path.ends_with(".part");
+        if is_upload && is_first.swap(false, Ordering::SeqCst) { Fault::ReplyLost } else { Fault::None }
+    });
+    let await_request = |what: &str, is_it: &dyn Fn(u64, Operation) -> bool| loop {
+        let (connection, operation) = seen.recv_timeout(DEADLINE).expect(what);
+        if is_it(connection, operation) {
+            return connection;
+        }
+    };
+    let configuration = |exclude: &str| {
+        let text = format!(
+            "[[source]]\nname = \"a\"\npaths = [{:?}]\nexclude = [{exclude:?}]\n[destination]\nurl = {:?}\nlayout = \"in\"\n",
+            env.local(),
+            server.url("/")
+        );
+        write(env.path(), "archiver.toml", text);
+    };
+    configuration("*.never");
+    let mut command = env.archiver(["watch", "--config", "archiver.toml", "--summary", "json", "--settle", SETTLE]);
+    command.args(["--grace", "100ms"]).env("ARCHIVER_POOL__REQUEST_TIMEOUT", "2s");
+    command.env("ARCHIVER_RETRY__INITIAL_BACKOFF", "50ms").env("ARCHIVER_RETRY__MAX_BACKOFF", "300ms");
+    let mut running = watching(&mut command);
+    write(&env.local(), "a.csv", "a");
+    let broken = await_request("an upload", &|_, operation| operation == Operation::Open);
+    let lock = rusqlite::Connection::open(env.home().join(".local/state/archiver/ledger.db")).unwrap();
+    lock.busy_timeout(DEADLINE).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    await_request("another session", &|connection, _| connection != broken);
+    configuration("*.ever");
+    running.signal(Signal::HUP);
+    running.expect_line("still in flight: taken up again");
+    lock.execute_batch("ROLLBACK").unwrap();
+    running.expect_line(APPLIED);
+    wait_until("it is archived", || env.remote().join("in/a.csv").is_file());
+    let finished = stop(running);
+    finished.assert_code(0);
+    assert_eq!(Summary::of(&finished).totals(), (1, 0, 0, 0));
+    assert_eq!(names(&env.remote()).len(), 1);
+    assert!(super::watch::temporary(&env.remote()).is_empty());
 }

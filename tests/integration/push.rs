@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::embedded::Embedded;
-use crate::support::env::{Finished, Running, TestEnv, files, write};
+use crate::support::env::{Finished, Running, TestEnv, files, tree, write};
 use crate::support::openssh::OpenSsh;
 use crate::support::relay::Relay;
 
@@ -206,7 +206,7 @@ impl Bench {
     /// No temporary name of ours is left anywhere.
     #[track_caller]
     pub fn assert_no_part(&self) {
-        let left: Vec<_> = files(&self.base).into_keys().filter(|path| is_part(path)).collect();
+        let left: Vec<_> = tree(&self.base).into_keys().filter(|path| is_part(path)).collect();
         assert!(left.is_empty(), "temporary names are left: {left:?}");
     }
 }

@@ -115,6 +115,64 @@ fn settling_does_not_notice_a_jump() {
     assert_eq!(sizes, [vec![8 * 7]], "it was archived before it was finished");
 }
 
+/// An application that holds its log open for an hour and writes a line every three minutes. What is simulated is the hour:
+/// the time of day jumps by three minutes between two lines. In each of these pauses the file is quiet for longer than the
+/// settle time by a clock that does not jump, for another file that came later is finished and archived meanwhile.
+fn a_writer_of_an_hour(arguments: &[&str]) {
+    const LINES: usize = 20;
+    let site = Site::new();
+    let all = ["--after", "delete"].iter().chain(arguments).copied();
+    let mut command = site.command(all);
+    let Some(clock) = Clock::for_commands(&site.env, [&mut command]) else { return };
+    let running = watching(&mut command);
+    let lister = Lister::start(site.remote());
+    let is_log = |path: &PathBuf| path.ends_with("long.log");
+    let path = site.local().join("long.log");
+    let mut file = OpenOptions::new().create_new(true).append(true).open(&path).unwrap();
+    let mut wanted = String::new();
+    for line in 0..LINES {
+        let text = format!("line {line}\n");
+        file.write_all(text.as_bytes()).unwrap();
+        wanted.push_str(&text);
+        clock.set(&format!("+{}", line * 180));
+        // Two, one after the other: the second one's settling began when the first one's was over.
+        for half in 0..2 {
+            write(&site.local(), format!("{line}-{half}.csv"), "another file");
+            site.wait_for(2 * line + half + 1);
+        }
+        assert!(
+            path.exists() && !names(&site.remote()).keys().any(is_log),
+            "taken from under its writer at line {line}"
+        );
+    }
+    drop(file);
+    site.wait_for(2 * LINES + 1);
+    wait_until("all are deleted", || names(&site.local()).is_empty());
+    let finished = stop(running);
+    finished.assert_code(0);
+    assert_eq!(Summary::of(&finished).totals(), (2 * LINES as u64 + 1, 0, 0, 0));
+    let logs: Vec<_> = names(&site.remote()).into_keys().filter(is_log).collect();
+    assert_eq!(logs.len(), 1, "{logs:?}");
+    assert_eq!(std::fs::read_to_string(&logs[0]).unwrap(), wanted);
+    let seen: Vec<_> = lister.finish().into_iter().filter(|(path, _)| is_log(path)).map(|(_, sizes)| sizes).collect();
+    assert_eq!(seen, [vec![wanted.len() as u64]], "a part of it was shown");
+}
+
+#[test]
+fn a_file_that_is_open_for_an_hour_waits_for_its_writer() {
+    a_writer_of_an_hour(&[]);
+}
+
+#[test]
+fn a_file_that_is_open_for_an_hour_waits_for_its_writer_without_settling() {
+    a_writer_of_an_hour(&["--settle", "0s"]);
+}
+
+#[test]
+fn a_file_that_is_open_for_an_hour_waits_for_its_writer_when_polled() {
+    a_writer_of_an_hour(&["--watcher", "poll", "--scan-interval", "200ms"]);
+}
+
 /// Two watchers with one ledger: a jump makes each believe for a moment that the other's lease is over.
 #[test]
 fn leases_survive_jumps_and_each_file_goes_once() {

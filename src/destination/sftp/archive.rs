@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::aside::Aside;
 use super::direct::{self, Choice};
 use super::directories::Directories;
 use super::pace::Pace;
@@ -54,6 +55,15 @@ pub struct Delivery<'a> {
     pub rules: Rules,
 }
 
+/// Whether a commit may replace what stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The server can, there is no need to, or it is not to.
+    AsItIs,
+    /// A directory was made to put it in.
+    Made,
+}
+
 impl Archive {
     pub fn new(pool: Pool, base: impl Into<String>, pace: std::sync::Arc<Pace>) -> Self {
         let base = base.into();
@@ -85,10 +95,11 @@ impl Archive {
         delivery: &Delivery<'_>,
     ) -> Result<bool, DestinationError> {
         if delivery.size < resume_from_bytes() || what_is_left(session, left).await? != Left::File {
-            self.remove_left(session, left).await?;
+            self.remove_left(session, left, delivery.wanted).await?;
             reach(Point::PredecessorRemoved);
             return Ok(false);
         }
+        self.settle(session, left, delivery.wanted).await?;
         match session.rename(left, delivery.staging).await {
             Ok(()) => {
                 reach(Point::PredecessorAdopted);
@@ -146,19 +157,52 @@ impl Archive {
         verify(session, delivery.staging, staged, delivery.size, digest, delivery.rules.verify).await
     }
 
+    /// Before the version is looked at for the last time: makes way for it where something has its name that is to be
+    /// replaced, and this server cannot do that in one step.
+    pub async fn make_way(&self, session: &Session, delivery: &Delivery<'_>) -> Result<Way, DestinationError> {
+        if delivery.rules.on_conflict == OnConflict::Overwrite
+            && let Some(aside) = Aside::of(session, delivery.staging, delivery.wanted)
+            && self.is_taken(session, delivery).await?
+        {
+            aside.make(session).await?;
+            return Ok(Way::Made);
+        }
+        Ok(Way::AsItIs)
+    }
+
     /// Gives the staged file its final name.
     pub async fn commit(
         &self,
         session: &Session,
         delivery: &Delivery<'_>,
         digest: &Sha256Digest,
+        way: Way,
     ) -> Result<Published, DestinationError> {
         if delivery.rules.publish == Publish::Direct {
             return Ok(Published::At(delivery.staging.clone()));
         }
-        match publication(delivery, digest).commit(session).await {
-            Ok(published) => Ok(published),
-            Err(error) => Err(self.explained(session, error, delivery).await),
+        let published = match publication(delivery, digest).commit(session).await {
+            Ok(published) => published,
+            Err(error) => return Err(self.explained(session, error, delivery).await),
+        };
+        if way == Way::Made
+            && let Some(aside) = Aside::of(session, delivery.staging, delivery.wanted)
+        {
+            aside.tidy(session).await?;
+        }
+        Ok(published)
+    }
+
+    /// See [`Aside::settle`].
+    async fn settle(
+        &self,
+        session: &Session,
+        temporary: &RemotePath,
+        wanted: &RemotePath,
+    ) -> Result<(), DestinationError> {
+        match Aside::of(session, temporary, wanted) {
+            Some(aside) => aside.settle(session).await,
+            None => Ok(()),
         }
     }
 
@@ -198,14 +242,31 @@ impl Archive {
         direct::choose(session, &publication(delivery, digest), begun).await
     }
 
-    /// Removes a temporary name of ours.
+    /// Removes a temporary name of ours, and gives back what its owner took away to commit it.
+    pub async fn give_up(
+        &self,
+        session: &Session,
+        temporary: &RemotePath,
+        wanted: &RemotePath,
+    ) -> Result<(), DestinationError> {
+        self.settle(session, temporary, wanted).await?;
+        remove_if_there(session, temporary).await
+    }
+
+    /// Removes a name of ours.
     pub async fn remove(&self, session: &Session, temporary: &RemotePath) -> Result<(), DestinationError> {
         remove_if_there(session, temporary).await
     }
 
     /// Removes what somebody left under a temporary name of ours, and tells what it was; somebody's directory or link in
     /// its place stays.
-    pub async fn remove_left(&self, session: &Session, left: &RemotePath) -> Result<Left, DestinationError> {
+    pub async fn remove_left(
+        &self,
+        session: &Session,
+        left: &RemotePath,
+        wanted: &RemotePath,
+    ) -> Result<Left, DestinationError> {
+        self.settle(session, left, wanted).await?;
         let found = what_is_left(session, left).await?;
         match found {
             Left::Nothing => {}

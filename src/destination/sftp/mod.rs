@@ -6,9 +6,10 @@
 //! - [`pool`], [`ramp`], [`breaker`]: connections shared by all jobs, as many as gain something, and patience while the
 //!   destination is out
 //! - [`archive`]: one destination as the pipeline sees it, made of [`directories`], [`mod@stage`], [`mod@compare`],
-//!   [`publish`], [`direct`] and [`pace`]
+//!   [`publish`], `aside`, [`direct`] and [`pace`]
 
 pub mod archive;
+mod aside;
 mod auth;
 pub mod breaker;
 pub mod compare;

@@ -1,5 +1,6 @@
 //! The commit: the staged file gets its final name, and nothing that stands there already is lost.
 
+use super::aside::Aside;
 use super::compare::{Found, compare};
 use super::features::{Links, RenameBehaviour};
 use super::session::{Kind, Session};
@@ -200,9 +201,8 @@ impl Publication<'_> {
         } else if posix {
             self.moved(session, session.posix_rename(self.temporary, self.wanted)).await?;
             reach(Point::PosixRenamed);
-        } else {
-            session.remove(self.wanted).await?;
-            reach(Point::OtherRemoved);
+        } else if let Some(aside) = Aside::of(session, self.temporary, self.wanted) {
+            aside.put(session).await?;
             self.moved(session, session.rename(self.temporary, self.wanted)).await?;
             reach(Point::RenamedOver);
         }

@@ -209,8 +209,17 @@ impl<W: World> Model<W> {
             Step::Reissue { claim } => {
                 let Some((key, owner, claim)) = self.claim(claim) else { return };
                 let result = self.ledgers[owner].reissue(&claim).await;
+                let me = self.ledgers[owner].owner();
                 let Some(entry) = self.current(key, owner, &claim) else {
-                    assert!(matches!(result, Err(LedgerError::LeaseLost)), "{result:?}");
+                    let tokens: Vec<_> = claim.predecessors.iter().copied().chain([claim.token]).collect();
+                    let follower = self.entries[key].as_ref().filter(|entry| entry.owner == Some(me));
+                    match follower.and_then(|entry| entry.staged.split_last()) {
+                        Some((token, earlier)) if *earlier == *tokens => {
+                            let follower = result.unwrap();
+                            assert_eq!((follower.token, follower.predecessors), (*token, tokens));
+                        }
+                        _ => assert!(matches!(result, Err(LedgerError::LeaseLost)), "{result:?}"),
+                    }
                     return;
                 };
                 let later = result.unwrap();

@@ -148,3 +148,28 @@ pub async fn rivals_are_other_versions_for_the_same_name(world: impl World) {
     b.release(&heir, unfinished(Staged::Gone)).await.unwrap();
     assert!(b.rivals(&new, &path).await.unwrap().is_empty());
 }
+
+/// Whoever gave up waiting for a later token may ask again, and gets that one.
+pub async fn a_later_token_is_given_once(world: impl World) {
+    let (a, b) = (world.join().await, world.join().await);
+    let mine = claim(&*a, "x", "/x").await;
+    let later = a.reissue(&mine).await.unwrap();
+    assert!(later.token > mine.token && later.predecessors == [mine.token]);
+    let again = a.reissue(&mine).await.unwrap();
+    assert_eq!((again.token, &again.predecessors), (later.token, &later.predecessors));
+    a.confirm(&again).await.unwrap();
+    let lost = async |ledger: &dyn Ledger, claim: &Claim| {
+        assert!(matches!(ledger.reissue(claim).await, Err(LedgerError::LeaseLost)));
+    };
+    lost(&*b, &mine).await;
+    lost(&*b, &later).await;
+    // It is no claim of its own, and one that another followed meanwhile has none.
+    assert!(matches!(a.release(&mine, unfinished(Staged::Gone)).await, Err(LedgerError::LeaseLost)));
+    let last = a.reissue(&later).await.unwrap();
+    lost(&*a, &mine).await;
+    a.release(&last, unfinished(Staged::Maybe)).await.unwrap();
+    lost(&*a, &later).await;
+    let heir = claim(&*b, "x", "/y").await;
+    assert_eq!(heir.predecessors, [mine.token, later.token, last.token]);
+    lost(&*a, &last).await;
+}

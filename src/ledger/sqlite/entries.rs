@@ -179,8 +179,15 @@ impl Entries<'_> {
     }
 
     pub(super) fn reissue(&mut self, claim: Claim) -> Result<Claim, Failure> {
-        let token = self.next_token(&mut (0..0), 1)?;
         let predecessors: Vec<_> = claim.predecessors.iter().copied().chain([claim.token]).collect();
+        if let Some(standing) = self.standing(EntryId::of(&claim.key))?
+            && standing.owner == Some(self.owner)
+            && let Some((token, earlier)) = standing.staged.split_last()
+            && *earlier == *predecessors
+        {
+            return Ok(Claim { token: *token, predecessors, ..claim });
+        }
+        let token = self.next_token(&mut (0..0), 1)?;
         let staged: Vec<_> = predecessors.iter().copied().chain([token]).collect();
         let changed = self
             .connection
