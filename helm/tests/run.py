@@ -603,20 +603,21 @@ class Run:
     def replicas_tls(self):
         """The ledger over TLS, with a certificate that only ledger.ca vouches for."""
         empty(self.upload)
-        key, certificate = self.cluster.work / "tls.key", self.cluster.work / "tls.crt"
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
-             "-subj", "/CN=archiver-redis", "-addext", "subjectAltName=DNS:archiver-redis", "-keyout", key,
-             "-out", certificate],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        files = {"tls.key": key.read_bytes(), "tls.crt": certificate.read_bytes()}
+        names = ("ca.crt", "tls.key", "tls.crt")
+        authority, key, certificate = (self.cluster.work / name for name in names)
+        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+        signing = ["-keyout", f"{authority}.key", "-out", authority]
+        subprocess.run([*new, "-subj", "/CN=authority", *signing], check=True, capture_output=True)
+        signed = ["-CA", authority, "-CAkey", f"{authority}.key", "-keyout", key, "-out", certificate]
+        signed += ["-addext", "subjectAltName=DNS:archiver-redis", "-addext", "basicConstraints=critical,CA:FALSE"]
+        subprocess.run([*new, "-subj", "/CN=archiver-redis", *signed], check=True, capture_output=True)
+        files = {path.name: path.read_bytes() for path in (authority, key, certificate)}
         place = "/run/secrets/redis"
         tls = ["--port", "0", "--tls-port", "6379", "--tls-auth-clients", "no"]
         tls += ["--tls-cert-file", f"{place}/tls.crt", "--tls-key-file", f"{place}/tls.key"]
         server = self.redis(*tls, **files)
         values, claim = self.values("deployment", "secured")
-        values["ledger"] = {"secret": "archiver-redis", "password": "password", "ca": "tls.crt"}
+        values["ledger"] = {"secret": "archiver-redis", "password": "password", "ca": "ca.crt"}
         values["config"]["ledger"] = {"url": "rediss://archiver-redis/0"}
         self.render(CHART, values=values)
         self.write(claim, "a.csv", "a,1\n")
