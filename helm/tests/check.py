@@ -22,6 +22,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm/archiver"
 EXAMPLE = ROOT / "helm/examples/pine"
+REDIS = ROOT / "helm/examples/redis.yaml"
 OLDEST = (1, 29)
 # What the Prometheus operator defines; no schema of Kubernetes knows it.
 CUSTOM = {"monitoring.coreos.com/v1": {"PodMonitor", "ServiceMonitor", "PrometheusRule"}}
@@ -240,15 +241,35 @@ def shapes(binary, shape):
     check(spec["terminationGracePeriodSeconds"] == 45, "replicas: grace of a configuration in text")
     check(named(documents, "PersistentVolumeClaim") is None, "replicas: a claim for a ledger that is in Redis")
     check(named(documents, "Deployment")["spec"]["strategy"]["type"] == "RollingUpdate", "replicas: strategy")
+    check(named(documents, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1, "replicas: all may go at once")
+    spread = spec["topologySpreadConstraints"][0]
+    labels = pod_of(named(documents, "Deployment"))[0]["labels"].items()
+    check(spread["labelSelector"]["matchLabels"].items() <= labels, "replicas: spread beside other pods")
+    check(spread["whenUnsatisfiable"] == "ScheduleAnyway", "replicas: a single node would keep pods waiting")
+    chosen = container(shape("replicas", "--set-json", 'affinity={"podAffinity":{}}'), "Deployment")[1]
+    check("topologySpreadConstraints" not in chosen, "replicas: a choice of the values is overruled")
+    without = shape("replicas", "--set", "podDisruptionBudget.enabled=false")
+    check(named(without, "PodDisruptionBudget") is None, "replicas: a budget that nobody wanted")
+    check(named(shape("deployment"), "PodDisruptionBudget") is None, "deployment: a budget for a single pod")
     environment = {e["name"]: e for e in watch["env"]}
     redis = environment["ARCHIVER_LEDGER_PASSWORD_FILE"]["value"]
-    check(redis == "/run/secrets/archiver/redis-password", "replicas: password of the ledger")
+    check(redis == "/run/secrets/ledger/redis-password", "replicas: password of the ledger")
     keys = [i["key"] for v in spec["volumes"] if v["name"] == "archiver-secret" for i in v["secret"]["items"]]
-    check(keys == ["password", "known_hosts", "redis-password"], f"replicas: keys of the Secret: {keys}")
+    check(keys == ["password", "known_hosts"], f"replicas: keys of the Secret: {keys}")
+    secret = next(v["secret"] for v in spec["volumes"] if v["name"] == "archiver-ledger")
+    check(secret["secretName"] == "redis" and secret["defaultMode"] == 0o440, f"replicas: Redis's Secret: {secret}")
     check("ARCHIVER_IDENTITY" not in environment, "replicas: an identity that is not there")
     check(environment["ARCHIVER_PASSWORD_FILE"]["value"] == "/run/secrets/archiver/password", "replicas: password")
     ports = [p["port"] for rule in named(documents, "NetworkPolicy")["spec"]["egress"] for p in rule["ports"]]
     check(sorted(ports) == [22, 53, 53, 6379, 26380], f"replicas: ports of the network policy: {ports}")
+    text = (CHART / "ci/replicas.yaml").read_text().replace("redis+sentinel://", "rediss+sentinel://")
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(text)
+        file.flush()
+        secured = render(binary, CHART, "--values", file.name, "--set", "ledger.ca=ca.crt")
+    environment = {e["name"]: e.get("value") for e in container(secured, "Deployment")[0]["env"]}
+    check(environment["ARCHIVER_LEDGER__CA_FILE"] == "/run/secrets/ledger/ca.crt", "replicas, TLS: certificates")
+    check(named(secured, "NetworkPolicy")["spec"] == named(documents, "NetworkPolicy")["spec"], "replicas, TLS: ports")
 
     test = named(documents, "Pod", "-test")["spec"]["containers"][0]["args"]
     check("--to=sftp://pine@sftp.example.org/upload" in test, f"replicas: helm test goes nowhere: {test}")
@@ -340,6 +361,12 @@ def example(binary, wanted, work):
     check(len(configs) == len(set(configs)), f"example: two of them, ConfigMaps {configs}")
 
 
+def redis(wanted):
+    documents = list(yaml.safe_load_all(REDIS.read_text()))
+    against_schemas("example, Redis", documents, wanted)
+    pod_security("example, Redis", documents)
+
+
 def documentation(binary, wanted):
     """What docs/kubernetes.md tells people to write has to be taken."""
     text = (ROOT / "docs/kubernetes.md").read_text()
@@ -358,7 +385,7 @@ def documentation(binary, wanted):
             rendered += 1
         else:
             check("dependencies" in content, f"docs/kubernetes.md: what is this? {block[:60]}")
-    check(rendered == 2, f"docs/kubernetes.md: {rendered} values.yaml")
+    check(rendered == 3, f"docs/kubernetes.md: {rendered} values.yaml")
     templates = set(re.findall(r"archiver\.sidecar\.\w+", text))
     defined = set(re.findall(r"define \"(archiver\.sidecar\.\w+)", (CHART / "templates/_sidecar.tpl").read_text()))
     check(templates == defined, f"docs/kubernetes.md: templates {templates ^ defined}")
@@ -379,8 +406,11 @@ REFUSED = [
     ("deployment", ["deployment.replicas=2"], "several archivers need one ledger, in Redis"),
     ("deployment", ["deployment.replicas=2"], "the claim has to be ReadWriteMany"),
     ("replicas", ["source.shared=false"], "the claim has to be ReadWriteMany"),
-    ("deployment", ["secret.ledgerPassword=redis"], "secret.ledgerPassword is for a ledger in Redis"),
-    ("deployment", ["config.ledger.url=redis://:s3cret@redis"], "name its key in secret.ledgerPassword"),
+    ("deployment", ["ledger.password=redis"], "are for a ledger in Redis"),
+    ("deployment", ["config.ledger.url=redis://:s3cret@redis"], "name its key in ledger.password"),
+    ("replicas", ["ledger.password="], "name the keys in redis that are meant"),
+    ("replicas", ["ledger.ca=ca.crt"], "config.ledger.url does not ask for it"),
+    ("deployment", ["config.ledger.url=rediss://redis"], "the image has no certificates to check a rediss:// server's"),
     ("replicas", ["state.existingClaim=ledger"], "cannot share a ledger in a file"),
     ("replicas", ["configText=[destination"], "configText is not TOML"),
     ("replicas", ["configText=settle = \"2s\""], "has no [[source]]"),
@@ -468,6 +498,7 @@ def main():
     wanted = versions()
     print(f"Kubernetes {wanted[0]} to {wanted[-1]}, {len(given.helm)} versions of Helm", file=sys.stderr)
     values_and_schema()
+    redis(wanted)
     first = {}
     for binary in given.helm:
         print(helm(binary, "version", "--short").stdout.strip(), file=sys.stderr)

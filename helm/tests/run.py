@@ -6,11 +6,13 @@ by `scripts/helm-test --run`, as root, for volumes belong to many users."""
 import argparse
 import base64
 import collections
+import concurrent.futures
 import hashlib
 import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -25,6 +27,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm/archiver"
 EXAMPLE = ROOT / "helm/examples/pine"
+REDIS = ROOT / "helm/examples/redis.yaml"
 PROJECT = f"archiver-helm-{os.getpid()}"
 # A deadline, nothing that is waited for.
 PATIENCE = 240
@@ -265,8 +268,10 @@ class Pod:
         return next((c, n) for c, n in self.started if c["name"] == name)
 
     def probe(self, name, kind):
-        """The status code of an httpGet probe; None where nobody answers."""
+        """The status code of an httpGet probe, None where nobody answers; the exit code of an exec probe."""
         container, name = self.container(name)
+        if command := container[kind].get("exec", {}).get("command"):
+            return subprocess.run(["docker", "exec", name, *command], capture_output=True).returncode
         get = container[kind]["httpGet"]
         port = next(p["containerPort"] for p in container["ports"] if p["name"] == get["port"])
         try:
@@ -387,6 +392,10 @@ def ended_well(pod, codes, container="archiver"):
     expect(all(code == 0 for code in codes.values()), f"{pod.name} ended with {codes}: {pod.log(container)}")
     expect(told(pod, container)["exit"] == 0, f"{pod.name}: the termination message says {told(pod, container)}")
     say(f"{pod.name}: exit codes {codes}, termination message {pod.message(container).strip()}")
+
+
+def pod_spec(documents):
+    return next(d["spec"]["template"]["spec"] for d in documents if d["kind"] == "StatefulSet")
 
 
 def empty(directory):
@@ -515,6 +524,108 @@ class Run:
             expect(path.read_bytes() == kept.read_bytes(), f"{name} has other bytes")
         say("deployment: five files from two pods with one ledger, each once")
 
+    def redis(self, *arguments, **data):
+        """helm/examples/redis.yaml, as it is but for further arguments and keys of its Secret."""
+        documents = list(yaml.safe_load_all(REDIS.read_text()))
+        [container] = pod_spec(documents)["containers"]
+        container["args"] += arguments
+        self.cluster.apply(documents)
+        password = secrets.token_hex(32).encode()
+        self.cluster.secret("archiver-redis", password=password, **{"redis.conf": b"requirepass " + password}, **data)
+        pod = Pod(self.cluster, "StatefulSet", "archiver-redis").start()
+        expect(password.decode() not in docker("inspect", pod.container("redis")[1]), "the password of Redis can be seen")
+        return pod
+
+    def replicas(self):
+        empty(self.upload)
+        server = self.redis()
+        until("Redis", lambda: server.probe("redis", "readinessProbe") == 0, why=lambda: server.log("redis"))
+        values, claim = self.values("deployment", "many", deployment={"replicas": 3})
+        values["source"]["shared"] = True
+        values["ledger"] = {"secret": "archiver-redis", "password": "password"}
+        values["config"] |= {
+            "source": [{"name": "data", "paths": ["/data"], "after": "delete"}],
+            "ledger": {"url": "redis://archiver-redis/0", "lease": "5s"},
+            "watch": {"scan-interval": "5s"},
+            "pool": {"limit-rate": "8MiB"},
+        }
+        self.render(CHART, values=values)
+        manifest = self.cluster.work / "manifest"
+        written = 0
+
+        def write(size, count):
+            nonlocal written
+            for _ in range(count):
+                written += 1
+                content = secrets.token_bytes(size)
+                with manifest.open("a") as file:
+                    file.write(f"{hashlib.sha256(content).hexdigest()}  data/{written}.bin\n")
+                (claim / ".new").write_bytes(content)
+                os.chown(claim / ".new", 4711, 4711)
+                (claim / ".new").rename(claim / f"{written}.bin")
+
+        write(1000, 40)
+        count = self.cluster.objects["Deployment", "many"]["spec"]["replicas"]
+        pods = [Pod(self.cluster, "Deployment", "many").start() for _ in range(count)]
+        until("40 files", lambda: len(self.arrived()) >= 40, why=lambda: pods[0].log("archiver"))
+        for pod in pods:
+            until(f"{pod.name} to be ready", lambda: pod.probe("archiver", "readinessProbe") == 200)
+        write(24 << 20, 6)
+
+        def holder():
+            """The pod that is in the middle of a large file."""
+            if not any(p.name.endswith(".part") and p.stat().st_size > 1 << 20 for _, p in files_below(self.upload)):
+                return None
+            said = docker("exec", pods[0].container("archiver")[1], "archiver", "status", "--format", "json")
+            busy = [h["hostname"] for h in json.loads(said)["holders"] if h["bytes"] >= 24 << 20]
+            return next((pod for pod in pods if pod.name in busy), None)
+
+        killed = until("a pod with a large file", holder)
+        docker("kill", "--signal", "KILL", killed.container("archiver")[1])
+        write(1000, 40)
+        until("the others to archive all of it", lambda: len(self.arrived()) >= written, why=lambda: pods[1].log("archiver"))
+        say(f"{killed.name}: killed in the middle of a large file, which another one archived")
+        # The kubelet starts the container again, in the same pod.
+        docker("start", killed.container("archiver")[1])
+        until("it to be ready", lambda: killed.probe("archiver", "readinessProbe") == 200)
+        write(1000, 40)
+        with concurrent.futures.ThreadPoolExecutor() as threads:
+            ends = list(threads.map(Pod.stop, pods))
+        for pod, codes in zip(pods, ends, strict=True):
+            ended_well(pod, codes)
+        compare(manifest, self.upload, [claim])
+        say("; ".join(f"{pod.name} archived {told(pod)['totals']['archived']}" for pod in pods))
+        test = Pod(self.cluster, "Pod", "many-test").start()
+        code = test.finish("push")
+        expect(code == 0, f"helm test beside a ledger in Redis: ended with {code}: {test.log('push')}")
+        server.remove()
+
+    def replicas_tls(self):
+        """The ledger over TLS, with a certificate that only ledger.ca vouches for."""
+        empty(self.upload)
+        names = ("ca.crt", "tls.key", "tls.crt")
+        authority, key, certificate = (self.cluster.work / name for name in names)
+        new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+        signing = ["-keyout", f"{authority}.key", "-out", authority]
+        subprocess.run([*new, "-subj", "/CN=authority", *signing], check=True, capture_output=True)
+        signed = ["-CA", authority, "-CAkey", f"{authority}.key", "-keyout", key, "-out", certificate]
+        signed += ["-addext", "subjectAltName=DNS:archiver-redis", "-addext", "basicConstraints=critical,CA:FALSE"]
+        subprocess.run([*new, "-subj", "/CN=archiver-redis", *signed], check=True, capture_output=True)
+        files = {path.name: path.read_bytes() for path in (authority, key, certificate)}
+        place = "/run/secrets/redis"
+        tls = ["--port", "0", "--tls-port", "6379", "--tls-auth-clients", "no"]
+        tls += ["--tls-cert-file", f"{place}/tls.crt", "--tls-key-file", f"{place}/tls.key"]
+        server = self.redis(*tls, **files)
+        values, claim = self.values("deployment", "secured")
+        values["ledger"] = {"secret": "archiver-redis", "password": "password", "ca": "ca.crt"}
+        values["config"]["ledger"] = {"url": "rediss://archiver-redis/0"}
+        self.render(CHART, values=values)
+        self.write(claim, "a.csv", "a,1\n")
+        pod = Pod(self.cluster, "Deployment", "secured").start()
+        until("a file", lambda: self.archived(["a.csv"]), why=lambda: pod.log("archiver"))
+        ended_well(pod, pod.stop())
+        server.remove()
+
     def cronjob(self):
         empty(self.upload)
         values, claim = self.values("cronjob", "clock")
@@ -619,6 +730,8 @@ def main():
             ("demo: pine, the archiver beside it, the SFTP server", run.demo),
             ("helm test", run.helm_test),
             ("deployment", run.deployment),
+            ("three replicas and Redis, one of them killed", run.replicas),
+            ("Redis over TLS", run.replicas_tls),
             ("cronjob", run.cronjob),
             ("helm/examples/pine, native sidecar", lambda: run.example("native")),
             ("helm/examples/pine, classic sidecar", lambda: run.example("classic")),

@@ -91,7 +91,7 @@
 {{/* `true` where the ledger is shared by hosts. */}}
 {{- define "archiver.ledger.shared" -}}
 {{- $url := dig "ledger" "url" "" (include "archiver.config" . | fromYaml) }}
-{{- if regexMatch "^redis(s|\\+sentinel)?://" $url }}true{{ end }}
+{{- if regexMatch "^rediss?(\\+sentinel)?://" $url }}true{{ end }}
 {{- end }}
 
 {{/* A duration as archiver takes it (25s, 1m 30s, 1500ms, 1h) in whole seconds, rounded up; nothing where it is none. */}}

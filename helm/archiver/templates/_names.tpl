@@ -47,6 +47,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- include "archiver.name" . }}
 {{- end }}
 
+{{/* `true` where several pods are meant to be up. */}}
+{{- define "archiver.replicated" -}}
+{{- if and (eq .Values.shape "deployment") (gt (int .Values.deployment.replicas) 1) }}true{{ end }}
+{{- end }}
+
 {{/* Names of the demo's other half. */}}
 {{- define "archiver.sftp.fullname" -}}
 {{- include "archiver.fullname" . }}-sftp

@@ -10,9 +10,15 @@
   value: /run/secrets/archiver/{{ $file }}
 {{- end }}
 {{- end }}
-{{- if and .Values.secret.ledgerPassword (include "archiver.ledger.shared" .) }}
+{{- end }}
+{{- if include "archiver.ledger.items" . }}
+{{- with .Values.ledger.password }}
 - name: ARCHIVER_LEDGER_PASSWORD_FILE
-  value: /run/secrets/archiver/{{ .Values.secret.ledgerPassword }}
+  value: /run/secrets/ledger/{{ . }}
+{{- end }}
+{{- with .Values.ledger.ca }}
+- name: ARCHIVER_LEDGER__CA_FILE
+  value: /run/secrets/ledger/{{ . }}
 {{- end }}
 {{- end }}
 {{- with .Values.extraEnv }}
@@ -74,12 +80,32 @@ readinessProbe:
   mountPath: /run/secrets/archiver
   readOnly: true
 {{- end }}
+{{- if include "archiver.ledger.items" . }}
+- name: {{ $name }}-ledger
+  mountPath: /run/secrets/ledger
+  readOnly: true
+{{- end }}
 {{- end }}
 
 {{- define "archiver.secret.items" -}}
 {{- if include "archiver.secretName" . }}
-{{- range list "identity" "passphrase" "password" "knownHosts" "ledgerPassword" }}
+{{- range list "identity" "passphrase" "password" "knownHosts" }}
 {{- with get $.Values.secret . }}
+- key: {{ . }}
+  path: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "archiver.ledger.secretName" -}}
+{{ .Values.ledger.secret | default (include "archiver.secretName" .) }}
+{{- end }}
+
+{{- define "archiver.ledger.items" -}}
+{{- if include "archiver.ledger.shared" . }}
+{{- range list "password" "ca" }}
+{{- with get $.Values.ledger . }}
 - key: {{ . }}
   path: {{ . }}
 {{- end }}
@@ -100,6 +126,14 @@ readinessProbe:
   secret:
     secretName: {{ include "archiver.secretName" $ }}
     # The group of the pod may read it, nobody else: the files belong to root and to fsGroup.
+    defaultMode: 0440
+    items:
+      {{- trim . | nindent 6 }}
+{{- end }}
+{{- with include "archiver.ledger.items" . }}
+- name: {{ $name }}-ledger
+  secret:
+    secretName: {{ include "archiver.ledger.secretName" $ }}
     defaultMode: 0440
     items:
       {{- trim . | nindent 6 }}
@@ -215,6 +249,20 @@ securityContext:
   {{- $context = mustMergeOverwrite $context (dict "runAsUser" $uid "runAsGroup" $uid "fsGroup" $uid) }}
   {{- end }}
   {{- toYaml $context | nindent 2 }}
+{{- end }}
+
+{{/* Replicas on one node would go with it together. A choice of the values' stands; no node too few keeps a pod waiting. */}}
+{{- define "archiver.pod.spread" -}}
+{{- if and (include "archiver.replicated" .) (not .Values.affinity) (not .Values.topologySpreadConstraints) }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "archiver.selectorLabels" . | nindent 8 }}
+        app.kubernetes.io/component: watch
+{{- end }}
 {{- end }}
 
 {{- define "archiver.pod.placement" -}}

@@ -55,11 +55,22 @@
 {{- end }}
 
 {{- $shared := include "archiver.ledger.shared" . }}
-{{- if and $values.secret.ledgerPassword (not $shared) }}
-- secret.ledgerPassword is for a ledger in Redis; give its address as config.ledger.url
+{{- $ledger := dig "ledger" "url" "" $config }}
+{{- if and (or $values.ledger.secret $values.ledger.password $values.ledger.ca) (not $shared) }}
+- ledger.secret, ledger.password and ledger.ca are for a ledger in Redis; give its address as config.ledger.url
+{{- else if and $values.ledger.secret (not (or $values.ledger.password $values.ledger.ca)) }}
+- ledger.secret: name the keys in {{ $values.ledger.secret }} that are meant: ledger.password, ledger.ca
+{{- else if and (or $values.ledger.password $values.ledger.ca) (not (include "archiver.ledger.secretName" .)) }}
+- ledger.secret: name the Secret that {{ $values.ledger.password | default $values.ledger.ca }} is a key of
 {{- end }}
-{{- if regexMatch "^redis[^/]*://[^@/]*:[^@/]*@" (dig "ledger" "url" "" $config) }}
-- config.ledger.url has a password in it: put that into the Secret, and name its key in secret.ledgerPassword
+{{- if and $values.ledger.ca $shared (not (hasPrefix "rediss" $ledger)) }}
+- ledger.ca is for TLS, and config.ledger.url does not ask for it: rediss://… does
+{{- end }}
+{{- if and (hasPrefix "rediss" $ledger) (not $values.ledger.ca) (not (dig "ledger" "ca-file" "" $config)) (not $values.extraVolumeMounts) }}
+- ledger.ca: the image has no certificates to check a {{ regexFind "^[a-z+]+" $ledger }}:// server's against; name the key of the Secret that has them
+{{- end }}
+{{- if regexMatch "^redis[^/]*://[^@/]*:[^@/]*@" $ledger }}
+- config.ledger.url has a password in it: put that into the Secret, and name its key in ledger.password
 {{- end }}
 {{- if and (eq $shape "deployment") (gt (int $values.deployment.replicas) 1) }}
 {{- if not $shared }}
