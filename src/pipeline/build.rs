@@ -82,6 +82,8 @@ pub fn engine(
         reporter,
         desk: Desk::default(),
         commits: Turns::default(),
+        contents: Turns::default(),
+        settled: Mutex::default(),
         disposals: Turns::default(),
         sources,
         archives,

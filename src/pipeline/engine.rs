@@ -20,7 +20,7 @@ use super::turns::Turns;
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
-use crate::domain::{After, AfterFailure, FileKey, KeyId, Pulse, RemotePath, Row, Status};
+use crate::domain::{After, AfterFailure, FileKey, KeyId, Pulse, RemotePath, Row, Sha256Digest, Status};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{Claim, Intention, Ledger, LedgerError, Record, RowOf};
 use crate::readiness::Waiting;
@@ -91,6 +91,11 @@ pub struct Engine {
     /// At a remote name of a destination, by its canonical URL, where a commit may replace what has it: whoever has the
     /// turn asks whether its version still stands, and commits.
     pub commits: Turns<(Arc<str>, RemotePath)>,
+    /// At the bytes with this SHA-256 for a destination, by its canonical URL: a file of this process archives them. Others
+    /// wait for it, but not for ever: whose they are is what the ledger says.
+    pub contents: Turns<(Arc<str>, Sha256Digest)>,
+    /// Files that were claimed for a moment, for others with the same bytes.
+    pub(super) settled: Mutex<HashSet<KeyId>>,
     /// At the disposal of one version of a local file.
     pub disposals: Turns<KeyId>,
     pub sources: Vec<Source>,

@@ -52,13 +52,31 @@ pub struct Place {
 impl Place {
     /// Pauses, outside of the place where there is room for that.
     pub async fn rest(&mut self, pause: Duration) {
+        self.rest_until(tokio::time::sleep(pause)).await;
+    }
+
+    /// As [`Place::rest`], until something happens.
+    pub async fn rest_until(&mut self, wait: impl Future<Output = ()>) {
+        self.leave_for(wait).await;
+        if self.taken.is_none() {
+            self.taken = self.all.places.clone().acquire_owned().await.ok();
+        }
+    }
+
+    /// As [`Place::rest`], for a file that others wait for, perhaps in all places: it goes on without one where none is free.
+    pub async fn rest_ahead(&mut self, pause: Duration) {
+        self.leave_for(tokio::time::sleep(pause)).await;
+        if self.taken.is_none() {
+            self.taken = self.all.places.clone().try_acquire_owned().ok();
+        }
+    }
+
+    /// Waits, outside of the place where there is room for that.
+    async fn leave_for(&mut self, wait: impl Future<Output = ()>) {
         let outside = self.all.pauses.try_acquire();
         if outside.is_ok() {
             self.taken = None;
         }
-        tokio::time::sleep(pause).await;
-        if self.taken.is_none() {
-            self.taken = self.all.places.clone().acquire_owned().await.ok();
-        }
+        wait.await;
     }
 }

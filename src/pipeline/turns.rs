@@ -23,12 +23,18 @@ impl<K> Default for Turns<K> {
 impl<K: Eq + Hash> Turns<K> {
     /// Waits until nobody else has the turn; it ends when it is dropped.
     pub async fn take(&self, at: K) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            turns.entry(at).or_default().clone()
-        };
-        turn.lock_owned().await
+        self.turn(at).lock_owned().await
+    }
+
+    /// The turn, where nobody has it.
+    pub fn try_take(&self, at: K) -> Option<OwnedMutexGuard<()>> {
+        self.turn(at).try_lock_owned().ok()
+    }
+
+    fn turn(&self, at: K) -> Turn {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(at).or_default().clone()
     }
 }
 
@@ -48,6 +54,7 @@ mod tests {
         drop(turns.take(b).await);
         // Another server's name is another one.
         drop(turns.take(("sftp://i/", "/a")).await);
+        assert!(turns.try_take(a).is_none() && turns.try_take(b).is_some());
         drop(first);
         drop(second.await);
         drop(turns.take(b).await);

@@ -16,7 +16,7 @@ use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Dig
 use crate::ledger::sqlite::is_gone;
 use crate::ledger::{
     Claim, ClaimReply, ClaimRequest, Cursor, Disposal, EntryFilter, EntryInfo, EntryState, Holder, Intention,
-    LedgerError, Record, Release, Staged,
+    LedgerError, Left, Record, Release, Reservation, Staged,
 };
 
 /// Makes requests of one ledger and reads their replies.
@@ -179,6 +179,54 @@ impl Calls {
         let token = number(&token).map(Token).ok_or_else(|| strange(location))?;
         let predecessors = claim.predecessors.iter().copied().chain([claim.token]).collect();
         Ok(Claim { token, predecessors, ..claim.clone() })
+    }
+
+    pub(super) fn contents(&self, after: Cursor) -> Request {
+        let arguments = vec![text(self.keys.entry_start()), text(after.0), text(LISTING_PAGE)];
+        Request { script: Script::Contents, keys: vec![self.keys.all()], arguments }
+    }
+
+    /// The number of the last entry that was looked at, and how many there were.
+    pub(super) fn indexed(&self, location: &str, reply: Value) -> Result<(Cursor, usize), LedgerError> {
+        let (last, looked_at): (i64, usize) = read(location, reply)?;
+        Ok((Cursor(last), looked_at))
+    }
+
+    pub(super) fn reserve(&self, claim: &Claim, sha256: &Sha256Digest) -> Request {
+        let arguments = vec![
+            text(hex(claim.key.id())),
+            text(claim.token),
+            text(sha256),
+            text(self.keys.entry_start()),
+            text(u8::from(!claim.predecessors.is_empty())),
+        ];
+        let keys = vec![self.keys.entry(&claim.key), self.keys.content(&claim.key.destination)];
+        Request { script: Script::Reserve, keys, arguments }
+    }
+
+    /// `None` where records cannot be found by their bytes.
+    pub(super) fn reserved(&self, location: &str, reply: Value) -> Result<Option<Reservation>, LedgerError> {
+        let fields: Vec<Vec<u8>> = read(location, reply)?;
+        let fields: Vec<_> = fields.iter().map(Vec::as_slice).collect();
+        let reservation = match fields[..] {
+            [b"unindexed"] => return Ok(None),
+            [b"lost"] => return Err(LedgerError::LeaseLost),
+            [b"ours"] => Some(Reservation::Ours),
+            [b"stands", remote] => remote_of(remote).map(Reservation::Stands),
+            [b"held", owner] => owner_of(owner).map(Reservation::InHand),
+            [b"left", destination, source, path, version, local_path, remote, state, reason] => (|| {
+                let request = ClaimRequest {
+                    key: key_of(destination, source, path, version)?,
+                    local_path: OsString::from_vec(local_path.to_vec()).into(),
+                    remote: remote_of(remote)?,
+                    repeat: Repeat::Skip,
+                };
+                let failed = (state == b"failed").then(|| String::from_utf8_lossy(reason).into_owned());
+                Some(Reservation::Left(Box::new(Left { request, failed })))
+            })(),
+            _ => None,
+        };
+        reservation.map(Some).ok_or_else(|| strange(location))
     }
 
     pub(super) fn record(&self, claim: &Claim, number: u64, record: &Record, intention: Intention) -> Request {
@@ -422,21 +470,30 @@ fn left(claim: &Claim, staged: Staged) -> [Vec<u8>; 2] {
 
 fn listed(fields: [Vec<u8>; 12]) -> Option<Listed> {
     let [seq, destination, source, path, version, local_path, remote, stands, sha256, at, gone, state] = fields;
-    let mut numbers = std::str::from_utf8(&version).ok()?.split(' ');
-    let fingerprint = Fingerprint {
-        inode: numbers.next()?.parse().ok()?,
-        size: numbers.next()?.parse().ok()?,
-        mtime_ns: numbers.next()?.parse().ok()?,
-    };
-    let destination = String::from_utf8(destination).ok()?.into();
     Some(Listed {
         seq: Cursor(number(&seq)?),
-        key: FileKey { destination, source: String::from_utf8(source).ok()?.into(), path, fingerprint },
+        key: key_of(&destination, &source, &path, &version)?,
         local_path: OsString::from_vec(local_path).into(),
         remote: remote_of(&remote)?,
         record: if at.is_empty() { None } else { Some(record_of(&stands, &sha256, &at)?) },
         gone: tokens(&gone)?,
         is_failed: state == b"failed",
+    })
+}
+
+fn key_of(destination: &[u8], source: &[u8], path: &[u8], version: &[u8]) -> Option<FileKey> {
+    let mut numbers = std::str::from_utf8(version).ok()?.split(' ');
+    let fingerprint = Fingerprint {
+        inode: numbers.next()?.parse().ok()?,
+        size: numbers.next()?.parse().ok()?,
+        mtime_ns: numbers.next()?.parse().ok()?,
+    };
+    let [destination, source] = [destination, source].map(std::str::from_utf8);
+    Some(FileKey {
+        destination: destination.ok()?.into(),
+        source: source.ok()?.into(),
+        path: path.to_vec(),
+        fingerprint,
     })
 }
 

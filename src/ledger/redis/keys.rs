@@ -42,6 +42,10 @@ impl Keys {
         format!("{}disposing:{destination}", self.start)
     }
 
+    pub(super) fn content(&self, destination: &str) -> String {
+        format!("{}content:{destination}", self.start)
+    }
+
     /// What the keys of entries begin with.
     pub(super) fn entry_start(&self) -> String {
         format!("{}entry:", self.start)

@@ -256,6 +256,31 @@ impl Ledger for RedisLedger {
         outcome
     }
 
+    async fn index_contents(&self) -> Result<(), LedgerError> {
+        let link = self.running()?;
+        let mut after = Cursor::default();
+        loop {
+            let reply = link.call(self.calls.contents(after)).await?;
+            let (last, looked_at) = self.calls.indexed(link.location(), reply)?;
+            if looked_at < LISTING_PAGE {
+                return Ok(());
+            }
+            after = last;
+        }
+    }
+
+    async fn reserve(&self, claim: &Claim, sha256: Sha256Digest) -> Result<Reservation, LedgerError> {
+        let link = self.running()?;
+        loop {
+            let reply = link.call(self.calls.reserve(claim, &sha256)).await?;
+            match self.calls.reserved(link.location(), reply)? {
+                Some(reservation) => return Ok(reservation),
+                // The server was emptied since.
+                None => self.index_contents().await?,
+            }
+        }
+    }
+
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {
         self.fenced(claim, |number| self.calls.record(claim, number, &record, intention)).await
     }

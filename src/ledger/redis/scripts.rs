@@ -24,6 +24,8 @@ scripts! {
     Claim, "claim", Changes;
     Confirm, "confirm", Changes;
     Reissue, "reissue", Changes;
+    Contents, "contents", Changes;
+    Reserve, "reserve", Changes;
     Record, "record", Changes;
     Release, "release", Changes;
     Disposing, "disposing", Changes;
