@@ -252,6 +252,10 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// is no longer this owner's.
     async fn reserve(&self, claim: &Claim, sha256: Sha256Digest) -> Result<Reservation, LedgerError>;
 
+    /// The bytes that a claim's file was to archive when its entry was claimed last, where it may have, and nobody asked for
+    /// them since.
+    async fn reserved(&self, claim: &Claim) -> Result<Option<Sha256Digest>, LedgerError>;
+
     /// Notes that the commit happened, and with it, where the local file is to go, that its disposal begins. Ends the
     /// claim. The names of its predecessors, if any, count as [`Staged::Gone`].
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError>;

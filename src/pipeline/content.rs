@@ -75,6 +75,22 @@ impl Engine {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id());
     }
 
+    /// What an owner that died had published of a file that nobody else will ever archive. Its temporary names are gone.
+    pub async fn published_before(
+        &self,
+        session: &Session,
+        destination: usize,
+        claim: &Claim,
+    ) -> Result<Option<Record>, DestinationError> {
+        // Without an answer of the ledger nothing of it ends here.
+        let Ok(Some(sha256)) = self.hold(|| self.ledger.reserved(claim)).await else { return Ok(None) };
+        let Some(source) = self.sources_of(destination).next() else { return Ok(None) };
+        let (staging, rules) = (claim.remote.staging(claim.key.id(), claim.token), source.rules);
+        let delivery = Delivery { staging: &staging, wanted: &claim.remote, size: claim.key.fingerprint.size, rules };
+        let found = self.archives[destination].reconcile(session, &delivery, &sha256).await?;
+        Ok(found.map(|remote| Record { remote, sha256, recorded_at: self.now().max(self.started_at) }))
+    }
+
     /// Whether a file that is held by us may be so without a job: it is to be asked for again.
     pub fn was_settled_for_another(&self, key: &FileKey) -> bool {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(&key.id())
@@ -232,7 +248,7 @@ impl Transfer<'_> {
 }
 
 /// Where somebody else has the file meanwhile, it is theirs to settle.
-fn still_ours(ended: Result<(), LedgerError>) -> Result<(), LedgerError> {
+pub fn still_ours(ended: Result<(), LedgerError>) -> Result<(), LedgerError> {
     match ended {
         Err(LedgerError::LeaseLost) => Ok(()),
         other => other,

@@ -57,26 +57,28 @@ impl Place {
 
     /// As [`Place::rest`], until something happens.
     pub async fn rest_until(&mut self, wait: impl Future<Output = ()>) {
-        self.leave_for(wait).await;
+        let outside = self.leave();
+        wait.await;
         if self.taken.is_none() {
             self.taken = self.all.places.clone().acquire_owned().await.ok();
         }
+        drop(outside);
     }
 
     /// As [`Place::rest`], for a file that others wait for, perhaps in all places: it goes on without one where none is free.
     pub async fn rest_ahead(&mut self, pause: Duration) {
-        self.leave_for(tokio::time::sleep(pause)).await;
+        let outside = self.leave();
+        tokio::time::sleep(pause).await;
         if self.taken.is_none() {
             self.taken = self.all.places.clone().try_acquire_owned().ok();
         }
+        drop(outside);
     }
 
-    /// Waits, outside of the place where there is room for that.
-    async fn leave_for(&mut self, wait: impl Future<Output = ()>) {
-        let outside = self.all.pauses.try_acquire();
-        if outside.is_ok() {
-            self.taken = None;
-        }
-        wait.await;
+    /// Gives the place up, where there is room for one more outside.
+    fn leave(&mut self) -> Option<OwnedSemaphorePermit> {
+        let outside = self.all.pauses.clone().try_acquire_owned().ok()?;
+        self.taken = None;
+        Some(outside)
     }
 }

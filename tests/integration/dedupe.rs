@@ -6,9 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::env::{Entry, Finished, Running, files, noise, run, write};
+use crate::support::env::{Entry, Finished, Running, files, noise, run, wait_until, write};
 use crate::support::redis::Redis;
-use crate::watch::{Site, Summary};
+use crate::watch::{Site, Summary, names, stop, watching};
 
 #[cfg(feature = "failpoints")]
 #[path = "dedupe_stopped.rs"]
@@ -161,6 +161,38 @@ fn two_pushes_at_once_archive_each_content_once() {
     }
 }
 
+/// More than there are places for files that wait.
+#[test]
+fn thousands_of_files_with_one_content_come_to_an_end() {
+    const FILES: u64 = 4_000;
+    let place = Place::sqlite();
+    place.write_all("in", FILES, 1);
+    let finished = run(&mut place.push(&["in"], &[]));
+    finished.assert_code(0);
+    assert_eq!(Summary::of(&finished).totals(), (1, FILES - 1, 0, 0));
+    place.assert_each_content_once(1);
+}
+
+#[test]
+fn watches_archive_what_comes_once() {
+    let place = Place::redis();
+    let watch = || {
+        let mut command = place.site.command(["--dedupe", "content", "--after", "delete", "--layout", FINE]);
+        watching(command.args(["--ledger", &place.redis.as_ref().expect("one of its own").url()]))
+    };
+    let watches = [watch(), watch()];
+    for round in 0..4 {
+        place.write_all(&format!("{round}"), 30, 10);
+    }
+    wait_until("all is archived or a duplicate", || names(&place.site.local()).is_empty());
+    let finished = watches.map(stop);
+    // What one left undone was another one's.
+    assert!(finished.iter().all(|finished| matches!(finished.code(), Some(0 | 4))));
+    let archived: u64 = finished.iter().map(|finished| Summary::of(finished).total("archived")).sum();
+    assert_eq!(archived, 10);
+    place.assert_each_content_once(10);
+}
+
 #[test]
 fn empty_files_and_forced_ones_are_archived_as_ever() {
     let place = Place::sqlite();
@@ -184,7 +216,7 @@ fn what_cannot_be_kept_is_refused() {
         let finished = run(&mut place.push(&["in"], &[option, why]));
         finished.assert_code(2);
         let said = &finished.stderr;
-        assert!(said.contains("ledger.dedupe") && said.contains(why), "{said}");
+        assert!(said.contains("--dedupe: ") && said.contains(why), "{said}");
     }
 }
 

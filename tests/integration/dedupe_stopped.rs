@@ -64,6 +64,24 @@ fn who_settles_a_dead_owners_files_may_die_as_well() {
     }
 }
 
+/// Its local files are gone by then, so nobody will ever come to archive them.
+#[test]
+fn what_a_dead_owner_published_stands_though_its_file_is_gone() {
+    for point in [Point::Reserved, Point::StagingOpened, Point::Committed] {
+        let place = Place::sqlite();
+        place.write_all("one", CONTENTS, CONTENTS);
+        let killed = run(place.push(&["one"], &["--jobs", "1"]).env(VARIABLE, armed(point, "kill")));
+        assert_eq!(killed.code(), None, "{point:?} was not reached");
+        std::fs::remove_dir_all(place.site.local().join("one")).unwrap();
+        // Only looks after what is left, and again once the names may have come back.
+        place.write("other/file", b"other");
+        run(&mut place.push(&["other"], &[])).assert_code(0);
+        place.write_all("two", CONTENTS, CONTENTS);
+        run(&mut place.push(&["two"], &[])).assert_code(0);
+        place.assert_each_content_once(CONTENTS + 1);
+    }
+}
+
 /// As a machine that sleeps: when it wakes up, another one has archived its bytes under another name.
 fn a_late_owner(place: impl Fn() -> Place) {
     for point in [Point::Reserved, Point::StagingOpened, Point::AllWritten, Point::LeaseConfirmed, Point::Committed] {

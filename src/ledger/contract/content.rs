@@ -135,11 +135,14 @@ pub async fn a_successor_has_its_predecessors_bytes(world: impl World) {
     is_ours(reserve(&*a, &dead).await);
     world.kill(a).await;
     let heir = claim(&*b, "1", "/1").await;
+    assert_eq!(b.reserved(&heir).await.unwrap(), Some(BYTES));
     is_in_hand(reserve(&*b, &claim(&*b, "2", "/2").await).await, &*b);
     is_ours(reserve(&*b, &heir).await);
     let heir = b.reissue(&heir).await.unwrap();
     is_ours(reserve(&*b, &heir).await);
     b.record(&heir, record("/1", world.now()), Intention::LeaveAlone).await.unwrap();
+    let again = claimed(ask(&*b, forced("1", "/again")).await);
+    assert_eq!(b.reserved(&again).await.unwrap(), None);
     stands_at(reserve(&*b, &claim(&*b, "3", "/3").await).await, "/1");
 }
 

@@ -16,13 +16,13 @@ use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Dig
 use crate::ledger::sqlite::is_gone;
 use crate::ledger::{
     Claim, ClaimReply, ClaimRequest, Cursor, Disposal, EntryFilter, EntryInfo, EntryState, Holder, Intention,
-    LedgerError, Left, Record, Release, Reservation, Staged,
+    LedgerError, Record, Release, Staged,
 };
 
 /// Makes requests of one ledger and reads their replies.
 #[derive(Debug)]
 pub(super) struct Calls {
-    keys: Keys,
+    pub(super) keys: Keys,
 }
 
 /// What a look at an entry shows.
@@ -74,7 +74,7 @@ fn root_of<'a>(local_path: &'a Path, below: &[u8]) -> &'a Path {
     }
 }
 
-fn text(value: impl ToString) -> Vec<u8> {
+pub(super) fn text(value: impl ToString) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
@@ -179,54 +179,6 @@ impl Calls {
         let token = number(&token).map(Token).ok_or_else(|| strange(location))?;
         let predecessors = claim.predecessors.iter().copied().chain([claim.token]).collect();
         Ok(Claim { token, predecessors, ..claim.clone() })
-    }
-
-    pub(super) fn contents(&self, after: Cursor) -> Request {
-        let arguments = vec![text(self.keys.entry_start()), text(after.0), text(LISTING_PAGE)];
-        Request { script: Script::Contents, keys: vec![self.keys.all()], arguments }
-    }
-
-    /// The number of the last entry that was looked at, and how many there were.
-    pub(super) fn indexed(&self, location: &str, reply: Value) -> Result<(Cursor, usize), LedgerError> {
-        let (last, looked_at): (i64, usize) = read(location, reply)?;
-        Ok((Cursor(last), looked_at))
-    }
-
-    pub(super) fn reserve(&self, claim: &Claim, sha256: &Sha256Digest) -> Request {
-        let arguments = vec![
-            text(hex(claim.key.id())),
-            text(claim.token),
-            text(sha256),
-            text(self.keys.entry_start()),
-            text(u8::from(!claim.predecessors.is_empty())),
-        ];
-        let keys = vec![self.keys.entry(&claim.key), self.keys.content(&claim.key.destination)];
-        Request { script: Script::Reserve, keys, arguments }
-    }
-
-    /// `None` where records cannot be found by their bytes.
-    pub(super) fn reserved(&self, location: &str, reply: Value) -> Result<Option<Reservation>, LedgerError> {
-        let fields: Vec<Vec<u8>> = read(location, reply)?;
-        let fields: Vec<_> = fields.iter().map(Vec::as_slice).collect();
-        let reservation = match fields[..] {
-            [b"unindexed"] => return Ok(None),
-            [b"lost"] => return Err(LedgerError::LeaseLost),
-            [b"ours"] => Some(Reservation::Ours),
-            [b"stands", remote] => remote_of(remote).map(Reservation::Stands),
-            [b"held", owner] => owner_of(owner).map(Reservation::InHand),
-            [b"left", destination, source, path, version, local_path, remote, state, reason] => (|| {
-                let request = ClaimRequest {
-                    key: key_of(destination, source, path, version)?,
-                    local_path: OsString::from_vec(local_path.to_vec()).into(),
-                    remote: remote_of(remote)?,
-                    repeat: Repeat::Skip,
-                };
-                let failed = (state == b"failed").then(|| String::from_utf8_lossy(reason).into_owned());
-                Some(Reservation::Left(Box::new(Left { request, failed })))
-            })(),
-            _ => None,
-        };
-        reservation.map(Some).ok_or_else(|| strange(location))
     }
 
     pub(super) fn record(&self, claim: &Claim, number: u64, record: &Record, intention: Intention) -> Request {
@@ -438,12 +390,12 @@ impl Calls {
     }
 }
 
-fn read<T: FromRedisValue>(location: &str, reply: Value) -> Result<T, LedgerError> {
+pub(super) fn read<T: FromRedisValue>(location: &str, reply: Value) -> Result<T, LedgerError> {
     redis::from_redis_value(reply).map_err(|_| strange(location))
 }
 
 /// Something between us and the server may have mixed replies up: nothing is guessed.
-fn strange(location: &str) -> LedgerError {
+pub(super) fn strange(location: &str) -> LedgerError {
     LedgerError::Unavailable { location: location.to_owned(), reason: "its reply cannot be read".into() }
 }
 
@@ -481,7 +433,7 @@ fn listed(fields: [Vec<u8>; 12]) -> Option<Listed> {
     })
 }
 
-fn key_of(destination: &[u8], source: &[u8], path: &[u8], version: &[u8]) -> Option<FileKey> {
+pub(super) fn key_of(destination: &[u8], source: &[u8], path: &[u8], version: &[u8]) -> Option<FileKey> {
     let mut numbers = std::str::from_utf8(version).ok()?.split(' ');
     let fingerprint = Fingerprint {
         inode: numbers.next()?.parse().ok()?,
@@ -555,15 +507,15 @@ fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-fn owner_of(text: &[u8]) -> Option<OwnerId> {
+pub(super) fn owner_of(text: &[u8]) -> Option<OwnerId> {
     u128::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok().map(OwnerId)
 }
 
-fn remote_of(text: &[u8]) -> Option<RemotePath> {
+pub(super) fn remote_of(text: &[u8]) -> Option<RemotePath> {
     std::str::from_utf8(text).ok().map(RemotePath::new)
 }
 
-fn record_of(remote: &[u8], sha256: &[u8], at: &[u8]) -> Option<Record> {
+pub(super) fn digest_of(sha256: &[u8]) -> Option<Sha256Digest> {
     let mut digest = [0; 32];
     if sha256.len() != 64 {
         return None;
@@ -571,9 +523,13 @@ fn record_of(remote: &[u8], sha256: &[u8], at: &[u8]) -> Option<Record> {
     for (byte, pair) in digest.iter_mut().zip(sha256.chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
+    Some(Sha256Digest(digest))
+}
+
+fn record_of(remote: &[u8], sha256: &[u8], at: &[u8]) -> Option<Record> {
     Some(Record {
         remote: remote_of(remote)?,
-        sha256: Sha256Digest(digest),
+        sha256: digest_of(sha256)?,
         recorded_at: DateTime::from_timestamp_micros(number(at)?)?,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! - `link`: the task that owns the connection and sends what many callers ask for at once; `connect`: the right server
 //! - `scripts`: what runs on the server, each rule of the contract as one Lua script; `keys`: where it keeps it
-//! - `call`: requests and replies, between the contract's words and Redis's; `preview`: for a dry run;
+//! - `call`, `content`: requests and replies, between the contract's words and Redis's; `preview`: for a dry run;
 //!   `view`: for those who only look
 //!
 //! `docs/redis.md` describes the keys to who operates it.
@@ -25,6 +25,7 @@ use link::Link;
 
 mod call;
 mod connect;
+mod content;
 mod error;
 mod keys;
 mod link;
@@ -279,6 +280,12 @@ impl Ledger for RedisLedger {
                 None => self.index_contents().await?,
             }
         }
+    }
+
+    async fn reserved(&self, claim: &Claim) -> Result<Option<Sha256Digest>, LedgerError> {
+        let link = self.running()?;
+        let reply = link.call(self.calls.content(claim)).await?;
+        self.calls.content_was(link.location(), reply)
     }
 
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {

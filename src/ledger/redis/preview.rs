@@ -105,6 +105,10 @@ impl Ledger for RedisPreview {
         self.private.reserve(claim, sha256).await
     }
 
+    async fn reserved(&self, claim: &Claim) -> Result<Option<Sha256Digest>, LedgerError> {
+        self.private.reserved(claim).await
+    }
+
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {
         self.private.record(claim, record, intention).await
     }

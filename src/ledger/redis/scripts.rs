@@ -36,6 +36,7 @@ scripts! {
     Retries, "retries", Reads;
     View, "view", Reads;
     Look, "look", Reads;
+    Content, "content", Reads;
     Page, "page", Reads;
     Rivals, "rivals", Reads;
     Expired, "expired", Reads;

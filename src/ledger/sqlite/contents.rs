@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::entries::{Entries, key_at, owner_at, path_at};
 use super::entry_id::EntryId;
 use super::error::Failure;
+use super::writer::Contents;
 use crate::domain::{RemotePath, Repeat, Sha256Digest};
 use crate::ledger::{Claim, ClaimRequest, Left, Reservation};
 
@@ -68,6 +69,16 @@ impl Entries<'_> {
             .prepare_cached("INSERT OR REPLACE INTO content (sha256, destination, entry) VALUES (?1, ?2, ?3)")?
             .execute(params![sha256.0, destination, id])?;
         Ok(Reservation::Ours)
+    }
+
+    pub(super) fn reserved(&self, id: EntryId) -> rusqlite::Result<Option<Sha256Digest>> {
+        if self.contents == Contents::NotAsked {
+            return Ok(None);
+        }
+        self.connection
+            .prepare_cached("SELECT sha256 FROM content WHERE entry = ?1")?
+            .query_row([id], |row| row.get(0).map(Sha256Digest))
+            .optional()
     }
 
     /// Ends the reservation of an entry, where it has one.

@@ -239,6 +239,11 @@ impl Ledger for SqliteLedger {
         self.writer.call(move |store| store.entries()?.reserve(&claim, &sha256)).await
     }
 
+    async fn reserved(&self, claim: &Claim) -> Result<Option<Sha256Digest>, LedgerError> {
+        let id = EntryId::of(&claim.key);
+        self.writer.call(move |store| Ok(store.entries()?.reserved(id)?)).await
+    }
+
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {
         let claim = claim.clone();
         self.writer.call(move |store| store.entries()?.record(&claim, &record, intention)).await
