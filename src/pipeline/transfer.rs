@@ -7,7 +7,7 @@
 //! 4. Size or content is verified, the local version is looked at once more, the lease is confirmed: only then
 //!    the rename, which replaces nothing (G5, G6).
 //! 5. A lost reply to the rename is ambiguous: the next attempt looks at both names before it sends a byte.
-//!    Where the same bytes are to be archived once only ([`super::content`]), they are this file's from before step 3 on.
+//!    Where the same bytes are to be archived once only (`content`), they are this file's from before step 3 on.
 //! 6. The record is durable before the local file is touched (G2), and disposal removes that version only.
 
 use std::time::Instant;
