@@ -33,6 +33,13 @@ points! {
     PredecessorRemoved = "predecessor-removed",
     PredecessorAdopted = "predecessor-adopted",
     Inherited = "inherited",
+    // Who has the same bytes, where the ledger is asked.
+    Reserved = "reserved",
+    DuplicateFound = "duplicate-found",
+    OtherClaimed = "other-claimed",
+    OtherDisarmed = "other-disarmed",
+    OtherRecorded = "other-recorded",
+    OtherReleased = "other-released",
     // The predecessor had committed it.
     Reconciled = "reconciled",
     ReconciledAlone = "reconciled-alone",

@@ -20,6 +20,8 @@ mod config_reference;
 mod source;
 mod support;
 
+#[path = "integration/dedupe.rs"]
+mod dedupe;
 #[path = "integration/demo.rs"]
 mod demo;
 #[path = "integration/embedded.rs"]

@@ -16,7 +16,7 @@ use super::wishes::Wishes;
 use super::{Unsettled, failed, settings};
 use crate::config::Typed;
 use crate::config::settings::{Execution, FileList, LedgerLocation, ListOrigin, OnFailure, Settings};
-use crate::domain::{OwnerId, Row, Status, display};
+use crate::domain::{Dedupe, OwnerId, Row, Status, display};
 use crate::exit::Exit;
 use crate::ledger::{
     Cursor, Ledger, LedgerError, RedisConfig, RedisLedger, RedisPreview, RowFilter, SqliteConfig, SqliteLedger,
@@ -316,6 +316,14 @@ async fn tell_when_asked(reporter: &Reporter, console: &Console, wishes: &Wishes
 }
 
 pub(super) async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {
+    let ledger = open(settings).await?;
+    if settings.ledger.dedupe == Dedupe::Content && settings.execution == Execution::Real {
+        ledger.index_contents().await?;
+    }
+    Ok(ledger)
+}
+
+async fn open(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {
     let (retention, lease, owner) = (settings.ledger.retention, settings.ledger.lease, OwnerId(rand::random()));
     let execution = settings.execution;
     let path = match settings.ledger.location.clone() {

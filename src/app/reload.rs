@@ -23,8 +23,9 @@ use crate::pipeline::engine::Engine;
 const WHICH_LEDGER: [&str; 2] = ["ledger.prefix", "ledger.url"];
 
 /// What is set up once, at the start of the process.
-const AT_START: [&str; 13] = [
+const AT_START: [&str; 14] = [
     "ledger.ca-file",
+    "ledger.dedupe",
     "ledger.lease",
     "ledger.password",
     "ledger.password-file",

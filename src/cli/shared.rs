@@ -117,6 +117,8 @@ pub struct TransferArgs {
     pub ledger: Option<String>,
     #[arg(long)]
     pub ledger_password_file: Option<String>,
+    #[arg(long)]
+    pub dedupe: Option<String>,
 }
 
 /// What only the commands that archive have.
@@ -193,6 +195,7 @@ impl SharedArgs {
         layer.set("retry.max-attempts", self.transfer.retries);
         layer.set("ledger.url", self.transfer.ledger);
         layer.set("ledger.password-file", self.transfer.ledger_password_file);
+        layer.set("ledger.dedupe", self.transfer.dedupe);
         layer.set("output.summary", self.output.summary);
         layer.set("output.summary-file", self.output.summary_file);
         layer.set("output.summary-rows", self.output.summary_rows);

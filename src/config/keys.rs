@@ -4,7 +4,8 @@ use super::check;
 use super::key::{Key, Kind};
 use super::settings::{LogFormat, OnFailure, ProgressMode, SummaryFormat, WatcherKind};
 use crate::domain::{
-    After, AfterFailure, DateFrom, DestinationUrl, Fsync, HostKeyPolicy, Layout, OnConflict, Publish, Timezone, Verify,
+    After, AfterFailure, DateFrom, Dedupe, DestinationUrl, Fsync, HostKeyPolicy, Layout, OnConflict, Publish, Timezone,
+    Verify,
 };
 
 /// Every key there is.
@@ -192,9 +193,10 @@ pub static KEYS: &[Key] = &[
     Key::new("ledger.retention", "DURATION", "Records older than this are forgotten once their local file is gone")
         .default("90days")
         .check(|text| check::duration(text).map(drop)),
-    Key::new("ledger.dedupe", "HOW", "Whether bytes that are archived already are skipped under another name; this version has only off")
+    Key::new("ledger.dedupe", "HOW", "What becomes of a file whose bytes are archived at its destination already, under any name or date: off archives it again; content skips it, says where the first one stands, and disposes of it as archived")
+        .flag("--dedupe")
         .default("off")
-        .words(&["off"], |text| check::only("off", text)),
+        .choice::<Dedupe>(Dedupe::NAMES),
     Key::new("metrics.listen", "ADDR", "Serve metrics, health and a status page over HTTP there: 127.0.0.1:9090, or :9090 for all addresses of this machine; `none` for nowhere")
         .flag("--metrics")
         .short("ARCHIVER_METRICS")

@@ -10,7 +10,7 @@ use super::merge::Merged;
 use super::mistake::Mistake;
 use super::resolver::{Resolver, exposed};
 use super::settings::*;
-use crate::domain::{After, AfterFailure, Backoff, DestinationUrl, RedisUrl, display};
+use crate::domain::{After, AfterFailure, Backoff, DestinationUrl, OnConflict, Publish, RedisUrl, display};
 
 /// `None` where there are mistakes; each of them is in `mistakes` then.
 pub(super) fn resolve(
@@ -49,6 +49,7 @@ impl Resolver<'_> {
         let retry = self.retry(values);
         let pool = self.pool(values);
         let ledger = self.ledger(values, kind);
+        self.dedupe(values, &destinations);
         let metrics = self.metrics(values);
         let log = self.log(values);
         let output = self.output(values, command);
@@ -332,7 +333,30 @@ impl Resolver<'_> {
                 None
             }
         };
-        Some(LedgerSettings { location: location?, lease: lease?, retention: retention? })
+        let dedupe = self.value(values, "ledger.dedupe", str::parse);
+        Some(LedgerSettings { location: location?, lease: lease?, retention: retention?, dedupe: dedupe? })
+    }
+
+    /// A name that was promised for a duplicate must be one that appears all at once or not at all, and stays.
+    fn dedupe(&mut self, values: &Values, destinations: &[DestinationSettings]) {
+        let Some(entry) = values.get("ledger.dedupe").filter(|entry| entry.value.texts() == ["content"]) else {
+            return;
+        };
+        let refused = [
+            (
+                destinations.iter().any(|destination| destination.publish == Publish::Direct),
+                "it cannot be used with publish = \"direct\", whose uploads cannot be called back from an archiver that was \
+                 stopped: two could archive the same bytes; leave it out, or archive by rename",
+            ),
+            (
+                destinations.iter().any(|destination| destination.on_conflict == OnConflict::Overwrite),
+                "it cannot be used with on-conflict = \"overwrite\", which may take away the only copy that a skipped file \
+                 refers to; leave it out, or use on-conflict = \"rename\"",
+            ),
+        ];
+        for (_, message) in refused.iter().filter(|(is_refused, _)| *is_refused) {
+            self.mistakes.push(Mistake::of("ledger.dedupe", &entry.origin, *message));
+        }
     }
 
     fn redis(&mut self, values: &Values, entry: &Entry, text: &str) -> Option<RedisSettings> {

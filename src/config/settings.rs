@@ -185,6 +185,7 @@ pub struct LedgerSettings {
     pub lease: Duration,
     /// Records older than this go once their local file is gone.
     pub retention: Duration,
+    pub dedupe: Dedupe,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

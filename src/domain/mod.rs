@@ -29,7 +29,7 @@ pub use layout::{DateFrom, Layout, Timezone};
 pub use listen::ListenAddress;
 pub use marker::MarkerPattern;
 pub use outcome::{Deferral, Recount, Row, Sha256Digest, Status, Totals};
-pub use policy::{After, AfterFailure, Fsync, HostKeyPolicy, OnConflict, Publish, Repeat, Verify};
+pub use policy::{After, AfterFailure, Dedupe, Fsync, HostKeyPolicy, OnConflict, Publish, Repeat, Verify};
 pub use pulse::Pulse;
 pub use redis_url::RedisUrl;
 pub use remote_path::RemotePath;

@@ -44,6 +44,16 @@ pub enum Repeat {
     Force,
 }
 
+/// What becomes of a file whose bytes are archived at its destination already, under another name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Dedupe {
+    /// It is archived as any other.
+    #[default]
+    Off,
+    /// It is skipped. Empty files are archived as ever: they have no content that could be the same.
+    Content,
+}
+
 /// How the staged bytes are checked before the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Verify {
@@ -178,6 +188,7 @@ pub(crate) use named_choices;
 named_choices!(OnConflict { "rename" => Rename, "skip" => Skip, "overwrite" => Overwrite, "fail" => Fail });
 named_choices!(Verify { "size" => Size, "readback" => Readback, "none" => None });
 named_choices!(Fsync { "auto" => Auto, "always" => Always, "never" => Never });
+named_choices!(Dedupe { "off" => Off, "content" => Content });
 named_choices!(Publish { "rename" => Rename, "direct" => Direct });
 
 impl fmt::Display for After {

@@ -14,6 +14,8 @@ use crate::ledger::{Disposal, EntryInfo, EntryState, Holder};
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counts {
     pub recorded: Flow,
+    /// On record, with bytes that stand under another file's name.
+    pub duplicates: Flow,
     pub held: Flow,
     pub waiting: Flow,
     pub failed: Flow,
@@ -97,6 +99,7 @@ impl Census {
             }
         }
         match &entry.state {
+            EntryState::Recorded if entry.is_duplicate() => counts.duplicates += flow,
             EntryState::Recorded => counts.recorded += flow,
             EntryState::Held { holder, since } => {
                 counts.held += flow;
@@ -132,6 +135,7 @@ impl Census {
         let mut totals = Counts::default();
         for counts in self.sources.values() {
             totals.recorded += counts.recorded;
+            totals.duplicates += counts.duplicates;
             totals.held += counts.held;
             totals.waiting += counts.waiting;
             totals.failed += counts.failed;

@@ -105,9 +105,10 @@ fn counted(census: &Census, surface: Surface) -> String {
     lines(header, rows, surface)
 }
 
-fn states(counts: &Counts) -> [(&'static str, Flow); 5] {
+fn states(counts: &Counts) -> [(&'static str, Flow); 6] {
     [
         ("archived", counts.recorded),
+        ("duplicates", counts.duplicates),
         ("in hand", counts.held),
         ("waiting", counts.waiting),
         ("failed", counts.failed),
@@ -191,6 +192,7 @@ struct Document<'a> {
 #[derive(Serialize)]
 struct Totals {
     archived: Flow,
+    duplicates: Flow,
     in_hand: Flow,
     waiting: Flow,
     failed: Flow,
@@ -249,6 +251,7 @@ struct FailedEntry<'a> {
 fn totals(counts: &Counts) -> Totals {
     Totals {
         archived: counts.recorded,
+        duplicates: counts.duplicates,
         in_hand: counts.held,
         waiting: counts.waiting,
         failed: counts.failed,

@@ -126,8 +126,9 @@ impl Audit<'_> {
         suspects: &mut HashMap<Name, Suspect>,
     ) -> Result<Vec<Name>, AuditError> {
         let mut known = Vec::new();
+        // Under another file's name, whose own record may be forgotten by now.
+        let mut duplicates = HashMap::new();
         let mut after = Cursor::default();
-        let in_flight = if self.depth == Depth::Size { LOOKS } else { READS };
         loop {
             let (page, next) = self.view.entries(EntryFilter::All, after, PAGE).await?;
             let last = page.len() < PAGE;
@@ -135,45 +136,67 @@ impl Audit<'_> {
             let mut expected = Vec::new();
             for entry in page.into_iter().filter(|entry| *entry.key.destination == self.destination) {
                 known.extend(self.names_in_use(&entry).map(|name| name_of(&name)));
+                let is_duplicate = entry.is_duplicate();
                 if let Some(record) = entry.record.filter(|record| self.is_below(record.remote.as_str())) {
-                    known.push(name_of(record.remote.as_str()));
-                    expected.push(Expected {
+                    let name = name_of(record.remote.as_str());
+                    let one = Expected {
                         remote: record.remote,
                         size: entry.key.fingerprint.size,
                         sha256: record.sha256,
                         recorded_at: record.recorded_at,
-                    });
-                }
-            }
-            let looks = expected.into_iter().map(|expected| async move {
-                let seen = self.look_at(&expected).await;
-                self.progress.checked.fetch_add(1, Ordering::Relaxed);
-                (expected, seen)
-            });
-            let mut looks = stream::iter(looks).buffer_unordered(in_flight);
-            while let Some((expected, seen)) = looks.next().await {
-                findings.checked(expected.size);
-                let Some(what) = seen? else { continue };
-                let finding = Finding { remote: expected.remote.as_str().to_owned(), what };
-                if finding.what == What::Missing || suspects.len() >= SUSPECTS {
-                    findings.add(finding);
-                } else {
-                    let name = name_of(expected.remote.as_str());
-                    let recorded_at = Some(expected.recorded_at);
-                    // Of several records of one name, the last is the one that counts.
-                    let older = suspects.get(&name).is_some_and(|other: &Suspect| other.recorded_at > recorded_at);
-                    if !older {
-                        suspects.insert(name, Suspect { finding, recorded_at });
+                    };
+                    if is_duplicate {
+                        duplicates.entry(name).or_insert(one);
+                    } else {
+                        known.push(name);
+                        expected.push(one);
                     }
                 }
             }
+            self.look_for_all(expected, findings, suspects).await?;
             if last {
                 break;
             }
         }
         known.sort_unstable();
         known.dedup();
+        duplicates.retain(|name, _| known.binary_search(name).is_err());
+        known.extend(duplicates.keys());
+        known.sort_unstable();
+        self.look_for_all(duplicates.into_values().collect(), findings, suspects).await?;
         Ok(known)
+    }
+
+    async fn look_for_all(
+        &self,
+        expected: Vec<Expected>,
+        findings: &mut Findings,
+        suspects: &mut HashMap<Name, Suspect>,
+    ) -> Result<(), AuditError> {
+        let in_flight = if self.depth == Depth::Size { LOOKS } else { READS };
+        let looks = expected.into_iter().map(|expected| async move {
+            let seen = self.look_at(&expected).await;
+            self.progress.checked.fetch_add(1, Ordering::Relaxed);
+            (expected, seen)
+        });
+        let mut looks = stream::iter(looks).buffer_unordered(in_flight);
+        while let Some((expected, seen)) = looks.next().await {
+            findings.checked(expected.size);
+            let Some(what) = seen? else { continue };
+            let finding = Finding { remote: expected.remote.as_str().to_owned(), what };
+            if finding.what == What::Missing || suspects.len() >= SUSPECTS {
+                findings.add(finding);
+            } else {
+                let name = name_of(expected.remote.as_str());
+                let recorded_at = Some(expected.recorded_at);
+                // Of several records of one name, the last is the one that counts.
+                let older = suspects.get(&name).is_some_and(|other: &Suspect| other.recorded_at > recorded_at);
+                if !older {
+                    suspects.insert(name, Suspect { finding, recorded_at });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The names that an upload under way has, or had before it was recorded.

@@ -11,11 +11,13 @@ use chrono::{DateTime, Utc};
 use super::*;
 use crate::domain::{Fingerprint, Recount, Status};
 
+mod content;
 mod import;
 pub mod model;
 mod staged;
 mod view;
 
+pub use content::*;
 pub use import::*;
 pub use staged::*;
 pub use view::*;
@@ -485,6 +487,13 @@ macro_rules! contract_suite {
             rows_keep_their_order_and_are_replaced_by_version,
             finishing_frees_what_is_held,
             hundreds_of_tasks_get_each_file_once,
+            bytes_are_one_files_at_a_time_and_stand_once_recorded,
+            a_reservation_ends_with_its_claim,
+            what_may_still_be_published_is_settled_first,
+            a_successor_has_its_predecessors_bytes,
+            records_of_before_are_found_by_their_bytes,
+            bytes_stand_as_long_as_any_record_says_so,
+            hundreds_of_tasks_archive_the_same_bytes_once,
         );
     };
     ($world:expr, $($clause:ident,)*) => {

@@ -77,10 +77,34 @@ pub struct Claim {
     pub attempts: u32,
 }
 
+/// What it comes to that the file of a claim is to be archived with certain bytes ([`Ledger::reserve`]).
+#[derive(Debug, Clone)]
+pub enum Reservation {
+    /// No other file is: this one archives them.
+    Ours,
+    /// They are archived at that destination, under this name, or were: the ledger's word counts.
+    Stands(RemotePath),
+    /// A live owner has another file with these bytes.
+    InHand(OwnerId),
+    /// Nobody has the other file with these bytes, and what its last owner asked the server for may still publish it.
+    Left(Box<Left>),
+}
+
+/// A file that was to be archived with the same bytes as another one, and is in nobody's hands. Whoever wants to archive
+/// the bytes elsewhere claims it first: its last owner is fenced off by that, and its names on the server tell the rest.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// A claim of it, as it was claimed last.
+    pub request: ClaimRequest,
+    /// Why it had failed, if it had.
+    pub failed: Option<String>,
+}
+
 /// What the ledger durably knows of an archived file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    /// The name it stands under: the pinned path, or the conflict name beside it.
+    /// The name it stands under: the pinned path, the conflict name beside it, or, of bytes that were archived already
+    /// ([`Reservation::Stands`]), the other file's name.
     pub remote: RemotePath,
     pub sha256: Sha256Digest,
     /// Kept to the microsecond.
@@ -231,6 +255,20 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// a claim that the entry's has just followed gets that one, so that a call that was given up does not lose the claim.
     /// Fails with [`LedgerError::LeaseLost`] where the claim is no longer this owner's.
     async fn reissue(&self, claim: &Claim) -> Result<Claim, LedgerError>;
+
+    /// Makes all records findable by their bytes, from now on and by all owners: to be called before the first
+    /// [`Ledger::reserve`]. Takes a while for a ledger that has many and never was asked to. Idempotent.
+    async fn index_contents(&self) -> Result<(), LedgerError>;
+
+    /// Asks that the file of this claim be the only one to archive bytes with this SHA-256 at its destination. Whose it
+    /// is stays so until its claim ends with nothing staged, its entry is taken over and ends so, or there is a record:
+    /// then all others are told where the bytes stand. Idempotent. Fails with [`LedgerError::LeaseLost`] where the claim
+    /// is no longer this owner's.
+    async fn reserve(&self, claim: &Claim, sha256: Sha256Digest) -> Result<Reservation, LedgerError>;
+
+    /// The bytes that a claim's file was to archive when its entry was claimed last, where it may have, and nobody asked for
+    /// them since.
+    async fn reserved(&self, claim: &Claim) -> Result<Option<Sha256Digest>, LedgerError>;
 
     /// Notes that the commit happened, and with it, where the local file is to go, that its disposal begins. Ends the
     /// claim. The names of its predecessors, if any, count as [`Staged::Gone`].

@@ -110,6 +110,15 @@ impl EntryInfo {
     }
 }
 
+impl EntryInfo {
+    /// Whether its bytes stand under another file's name, and were never sent for it.
+    pub fn is_duplicate(&self) -> bool {
+        let own =
+            |record: &Record| record.remote == self.remote || record.remote == self.remote.conflicting(&record.sha256);
+        self.record.as_ref().is_some_and(|record| !own(record))
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub enum EntryState {
     /// Archived, and nobody is at it again.

@@ -3,6 +3,7 @@
 use super::read::ReadError;
 use crate::destination::DestinationError;
 use crate::destination::sftp::publish::Published;
+use crate::destination::sftp::stage::WINDOW_BYTES;
 use crate::domain::{RemotePath, Sha256Digest};
 use crate::ledger::LedgerError;
 use crate::report::RetryClass;
@@ -13,6 +14,10 @@ pub enum Halt {
     Local(ReadError),
     Remote(DestinationError),
     Ledger(LedgerError),
+    /// Others got hold of the same bytes meanwhile: it is to be seen anew who has them.
+    Overtaken,
+    /// Another archiver is busy with the same bytes, for longer than a single run waits.
+    Busy,
 }
 
 impl From<ReadError> for Halt {
@@ -40,6 +45,8 @@ pub enum Done {
     Stands(RemotePath, Sha256Digest, Option<String>),
     /// Other bytes have this name, and the policy is to skip.
     TurnedAway(RemotePath),
+    /// The same bytes are archived under this name, as another file.
+    Duplicate(RemotePath, Sha256Digest),
 }
 
 impl Done {
@@ -69,4 +76,17 @@ pub enum Then {
     /// After a pause, as long as attempts are left.
     TryAgain,
     GiveUp,
+}
+
+pub fn describe(error: &DestinationError) -> String {
+    match &error.hint {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    }
+}
+
+/// What one upload holds in memory: a small file, or the window of a large one and what was read ahead.
+pub fn memory_kib(size: u64) -> u32 {
+    const LARGE_KIB: u64 = (WINDOW_BYTES as u64 >> 10) + 1024;
+    u32::try_from(size.div_ceil(1024).clamp(1, LARGE_KIB)).unwrap_or(u32::MAX)
 }

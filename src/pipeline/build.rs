@@ -83,6 +83,7 @@ pub fn engine(
         reporter,
         desk: Desk::default(),
         turns,
+        settled: Mutex::default(),
         sources,
         archives,
         destinations,

@@ -1,6 +1,6 @@
 //! What all workers of one run share, and the few steps that join two components.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -87,6 +87,8 @@ pub struct Engine {
     pub desk: Desk,
     /// The process's, for an earlier engine may still be at something.
     pub turns: AllTurns,
+    /// Files that were claimed for a moment, for others with the same bytes.
+    pub(super) settled: Mutex<HashSet<KeyId>>,
     pub sources: Vec<Source>,
     pub archives: Vec<Archive>,
     /// Canonical URLs of the archives, as the ledger's keys hold them.

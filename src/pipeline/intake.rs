@@ -206,7 +206,8 @@ impl Intake {
                 }
                 ClaimReply::Recorded(record) => rows.extend(self.recorded(file, &request.key, record, told).await?),
                 // In flight already, from an earlier look.
-                ClaimReply::Held { owner } if owner == self.engine.ledger.owner() => {}
+                ClaimReply::Held { owner }
+                    if owner == self.engine.ledger.owner() && !self.engine.was_settled_for_another(&request.key) => {}
                 ClaimReply::Held { .. } => held.push(file),
             }
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::content::still_ours;
 use super::disposal::Stays;
 use super::engine::{Engine, Resting, Source};
 use super::names::Entry;
@@ -17,7 +18,8 @@ use crate::dispose;
 use crate::domain::{After, AfterFailure, Fingerprint, KeyId, Repeat, display};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{
-    Claim, ClaimReply, ClaimRequest, Cursor, LedgerError, Orphan, OrphanState, Release, Staged, Undisposed,
+    Claim, ClaimReply, ClaimRequest, Cursor, Intention, LedgerError, Orphan, OrphanState, Record, Release, Staged,
+    Undisposed,
 };
 use crate::localfs::{OpenError, RootDir};
 use crate::source::{BelowRoot, Candidate, Root};
@@ -205,7 +207,13 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
     reach(Point::OrphanClaimed);
     // The destination may be out for long; the claim is given back in any case.
     let staged = match engine.stop.run_until_cancelled(remove_all(engine, destination, &claim)).await {
-        Some(Ok(removed)) => {
+        Some(Ok((_, Some(record)))) => {
+            // Its bytes are archived, and must be known to be: its local file, which is gone, will not tell.
+            return still_ours(
+                engine.hold(|| engine.ledger.record(&claim, record.clone(), Intention::LeaveAlone)).await,
+            );
+        }
+        Some(Ok((removed, None))) => {
             reach(Point::OrphanRemoved);
             if removed > 0 {
                 info!(path = %display::path(&orphan.local_path), "removed what an earlier run left on the server");
@@ -219,16 +227,17 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
         }
         None => Staged::Maybe,
     };
-    match engine.hold(|| engine.ledger.release(&claim, Release::Forget { staged })).await {
-        Err(LedgerError::LeaseLost) => {}
-        other => other?,
-    }
+    still_ours(engine.hold(|| engine.ledger.release(&claim, Release::Forget { staged })).await)?;
     reach(Point::OrphanForgotten);
     Ok(())
 }
 
-/// How many of the predecessors' names stood.
-async fn remove_all(engine: &Engine, destination: usize, claim: &Claim) -> Result<usize, DestinationError> {
+/// How many of the predecessors' names stood; and what one of them had published, where bytes are archived once.
+async fn remove_all(
+    engine: &Engine,
+    destination: usize,
+    claim: &Claim,
+) -> Result<(usize, Option<Record>), DestinationError> {
     let archive = &engine.archives[destination];
     let session = archive.session(Load::Light).await?;
     let mut removed = 0;
@@ -236,7 +245,7 @@ async fn remove_all(engine: &Engine, destination: usize, claim: &Claim) -> Resul
         let left = archive.remove_left(&session, &claim.remote.staging(claim.key.id(), *token), &claim.remote).await?;
         removed += usize::from(left == Left::File);
     }
-    Ok(removed)
+    Ok((removed, engine.published_before(&session, destination, claim).await?))
 }
 
 /// Whether the path still stands for this version. What cannot be told counts as standing.

@@ -2,7 +2,9 @@
 
 mod attempt;
 pub mod build;
+mod content;
 pub mod desk;
+mod direct;
 mod disposal;
 pub mod engine;
 pub mod intake;

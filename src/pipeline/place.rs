@@ -52,13 +52,33 @@ pub struct Place {
 impl Place {
     /// Pauses, outside of the place where there is room for that.
     pub async fn rest(&mut self, pause: Duration) {
-        let outside = self.all.pauses.try_acquire();
-        if outside.is_ok() {
-            self.taken = None;
-        }
-        tokio::time::sleep(pause).await;
+        self.rest_until(tokio::time::sleep(pause)).await;
+    }
+
+    /// As [`Place::rest`], until something happens.
+    pub async fn rest_until(&mut self, wait: impl Future<Output = ()>) {
+        let outside = self.leave();
+        wait.await;
         if self.taken.is_none() {
             self.taken = self.all.places.clone().acquire_owned().await.ok();
         }
+        drop(outside);
+    }
+
+    /// As [`Place::rest`], for a file that others wait for, perhaps in all places: it goes on without one where none is free.
+    pub async fn rest_ahead(&mut self, pause: Duration) {
+        let outside = self.leave();
+        tokio::time::sleep(pause).await;
+        if self.taken.is_none() {
+            self.taken = self.all.places.clone().try_acquire_owned().ok();
+        }
+        drop(outside);
+    }
+
+    /// Gives the place up, where there is room for one more outside.
+    fn leave(&mut self) -> Option<OwnedSemaphorePermit> {
+        let outside = self.all.pauses.clone().try_acquire_owned().ok()?;
+        self.taken = None;
+        Some(outside)
     }
 }

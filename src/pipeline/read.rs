@@ -123,6 +123,15 @@ impl Version {
     }
 }
 
+/// Reading a whole large file takes a thread of its own.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+) -> Result<T, ReadError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|panic| Err(ReadError::Failed(format!("reading it failed: {panic}"))))
+}
+
 /// A file that ends before its size is another version.
 fn cut_short(error: io::Error) -> ReadError {
     match error.kind() {

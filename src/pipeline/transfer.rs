@@ -7,6 +7,7 @@
 //! 4. Size or content is verified, the local version is looked at once more, the lease is confirmed: only then
 //!    the rename, which replaces nothing (G5, G6).
 //! 5. A lost reply to the rename is ambiguous: the next attempt looks at both names before it sends a byte.
+//!    Where the same bytes are to be archived once only (`content`), they are this file's from before step 3 on.
 //! 6. The record is durable before the local file is touched (G2), and disposal removes that version only.
 
 use std::time::Instant;
@@ -14,17 +15,16 @@ use std::time::Instant;
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
-use super::attempt::{Done, Halt, Then, Trouble};
+use super::attempt::{Done, Halt, Then, Trouble, describe, memory_kib};
+use super::content::{Content, Other};
 use super::engine::{Engine, Job, Patience};
 use super::place::Place;
-use super::read::{ReadError, SMALL_BYTES, Version, Whole};
+use super::read::{ReadError, SMALL_BYTES, Version, Whole, blocking};
 use crate::destination::error::StatusCode;
-use crate::destination::sftp::archive::{Delivery, Way, resume_from_bytes};
-use crate::destination::sftp::direct::Choice;
+use crate::destination::sftp::archive::{Delivery, resume_from_bytes};
 use crate::destination::sftp::pool::{Load, Slot};
-use crate::destination::sftp::publish::Published;
 use crate::destination::sftp::session::Session;
-use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept, WINDOW_BYTES};
+use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept};
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{Deferral, OnConflict, Publish, RemotePath, Sha256Digest, Status, display};
 use crate::failpoint::{Point, reach};
@@ -68,30 +68,33 @@ enum Outcome {
 
 /// One file's transfer.
 pub struct Transfer<'a> {
-    engine: &'a Engine,
-    job: &'a Job,
+    pub(super) engine: &'a Engine,
+    pub(super) job: &'a Job,
     /// The job's, but under a later token once a session broke.
-    claim: Claim,
-    place: &'a mut Place,
-    version: Version,
+    pub(super) claim: Claim,
+    pub(super) place: &'a mut Place,
+    pub(super) version: Version,
     staging: RemotePath,
     attempts: u32,
     /// Whether our temporary name may stand on the server.
-    staged: Staged,
+    pub(super) staged: Staged,
     /// Whether a session broke meanwhile: the server may still carry out what it was asked for under that name.
     late: bool,
     /// Whether a later token was asked for and nobody knows whether it was given.
     reissuing: bool,
     /// The final name that was being written directly when the session broke.
-    begun: Option<RemotePath>,
+    pub(super) begun: Option<RemotePath>,
     /// Whether predecessors' names were dealt with.
-    inherited: Inherited,
+    pub(super) inherited: Inherited,
     /// A rename may have happened whose reply was lost; the digest of what was staged.
     ambiguous: Option<Sha256Digest>,
+    /// Whose the bytes are, where that counts.
+    pub(super) content: Content,
+    pub(super) other: Option<Other>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Inherited {
+pub(super) enum Inherited {
     /// Not looked at yet.
     Unknown,
     Settled,
@@ -113,6 +116,8 @@ impl<'a> Transfer<'a> {
             begun: None,
             inherited: if job.claim.predecessors.is_empty() { Inherited::Settled } else { Inherited::Unknown },
             ambiguous: None,
+            content: Content::of(engine, job),
+            other: None,
         }
     }
 
@@ -131,6 +136,7 @@ impl<'a> Transfer<'a> {
             Some(Outcome::Done(done)) => Box::pin(self.settle(done)).await,
             None => {
                 let why = self.engine.stopped_before(self.engine.source(self.job).destination);
+                self.leave_other().await?;
                 self.release(Status::Deferred, why.to_string(), Ending::Unfinished).await
             }
         }
@@ -139,37 +145,49 @@ impl<'a> Transfer<'a> {
     async fn attempts(&mut self) -> Result<Outcome, LedgerError> {
         let retry = self.engine.settings.retry;
         loop {
-            let slot = match self.engine.archive(self.job).session(self.load()).await {
-                Ok(slot) => slot,
-                Err(error) => {
-                    self.engine.lost(self.engine.source(self.job).destination, &error);
-                    let end = self.release(Status::Failed, describe(&error), Ending::Unfinished).await?;
-                    return Ok(Outcome::Ended(End { blame: Blame::Destination, ..end }));
-                }
-            };
-            self.attempts += 1;
-            reach(Point::Begun);
-            // On the heap, for as long as there is a slot: those that wait for one are many, and their tasks small.
-            let began = Instant::now();
-            let halt = match Box::pin(self.attempt(&slot)).await {
-                Ok(done) => {
-                    self.engine.archive(self.job).pool().succeeded();
-                    if let Done::Stands(..) = done {
-                        self.job.claimed.committed(began.elapsed());
+            let mut slot = None;
+            let halt = match self.seek().await {
+                // Nothing of it can be on the server.
+                Ok(Some(done)) if self.is_untouched() => return Ok(Outcome::Done(done)),
+                Ok(_) => {
+                    let slot = match self.engine.archive(self.job).session(self.load()).await {
+                        Ok(acquired) => slot.insert(acquired),
+                        Err(error) => {
+                            self.engine.lost(self.engine.source(self.job).destination, &error);
+                            let end = self.release(Status::Failed, describe(&error), Ending::Unfinished).await?;
+                            return Ok(Outcome::Ended(End { blame: Blame::Destination, ..end }));
+                        }
+                    };
+                    self.attempts += 1;
+                    reach(Point::Begun);
+                    // On the heap, for as long as there is a slot: those that wait for one are many, and their tasks small.
+                    let began = Instant::now();
+                    match Box::pin(self.attempt(slot)).await {
+                        Ok(done) => {
+                            self.engine.archive(self.job).pool().succeeded();
+                            if let Done::Stands(..) = done {
+                                self.job.claimed.committed(began.elapsed());
+                            }
+                            return Ok(Outcome::Done(done));
+                        }
+                        Err(halt) => halt,
                     }
-                    return Ok(Outcome::Done(done));
                 }
-                Err(halt) => halt,
+                Err(halt) => {
+                    self.attempts += 1;
+                    halt
+                }
             };
+            let session = slot.as_deref();
             let trouble = match halt {
                 Halt::Ledger(LedgerError::LeaseLost) => {
-                    self.clean(&slot).await;
+                    self.clean(session).await;
                     let reason = Deferral::HeldElsewhere.to_string();
                     return Ok(Outcome::Ended(self.end(Status::Deferred, Some(reason), None)));
                 }
                 Halt::Ledger(error) => return Err(error),
                 Halt::Local(ReadError::Changed) => {
-                    self.clean(&slot).await;
+                    self.clean(session).await;
                     reach(Point::ChangedCleaned);
                     let reason = Deferral::ChangedWhileRead.to_string();
                     let end = self.release(Status::Deferred, reason, Ending::Forget).await?;
@@ -177,15 +195,24 @@ impl<'a> Transfer<'a> {
                     return Ok(Outcome::Ended(End { version: Standing::Superseded, ..end }));
                 }
                 Halt::Local(ReadError::Vanished) => {
-                    self.clean(&slot).await;
+                    self.clean(session).await;
                     let reason = "it went away before it was archived".to_owned();
                     return Ok(Outcome::Ended(self.release(Status::Skipped, reason, Ending::Forget).await?));
                 }
                 Halt::Local(ReadError::Failed(why)) => {
-                    self.clean(&slot).await;
+                    self.clean(session).await;
                     Trouble { why, class: RetryClass::File, then: Then::TryAgain }
                 }
-                Halt::Remote(error) => Box::pin(self.judge(&slot, &error)).await,
+                Halt::Remote(error) => Box::pin(self.judge(slot.as_ref(), &error)).await,
+                Halt::Overtaken => {
+                    self.attempts -= 1;
+                    continue;
+                }
+                Halt::Busy => {
+                    self.attempts -= 1;
+                    let reason = Deferral::HeldElsewhere.to_string();
+                    return Ok(Outcome::Ended(self.release(Status::Deferred, reason, Ending::Unfinished).await?));
+                }
             };
             drop(slot);
             debug!(path = %display::path(&self.job.version.candidate.absolute()), attempt = self.attempts, why = trouble.why, "attempt failed");
@@ -199,7 +226,10 @@ impl<'a> Transfer<'a> {
                     let delay = retry.backoff.delay(self.attempts, rand::random());
                     let path = self.job.version.candidate.absolute();
                     self.engine.reporter.retrying(trouble.class, &path, self.attempts, delay, &trouble.why);
-                    self.place.rest(delay).await;
+                    match self.content {
+                        Content::Ours(..) => self.place.rest_ahead(delay).await,
+                        _ => self.place.rest(delay).await,
+                    }
                 }
                 Then::TryAgain | Then::GiveUp => {
                     return Ok(Outcome::Ended(self.release(Status::Failed, trouble.why, Ending::Failed).await?));
@@ -213,14 +243,16 @@ impl<'a> Transfer<'a> {
     }
 
     /// What an error of the destination means for this file. Cleans up, and tells the pool.
-    async fn judge(&mut self, slot: &Slot, error: &DestinationError) -> Trouble {
+    async fn judge(&mut self, slot: Option<&Slot>, error: &DestinationError) -> Trouble {
         match error.consequence {
             Consequence::Session => {
-                slot.broken();
+                if let Some(slot) = slot {
+                    slot.broken();
+                }
                 self.late |= self.staged == Staged::Maybe;
             }
             Consequence::File | Consequence::Policy | Consequence::Outage | Consequence::Refusal => {
-                self.clean(slot).await;
+                self.clean(slot.map(|slot| &**slot)).await;
             }
         }
         let then = match error.consequence {
@@ -265,6 +297,13 @@ impl<'a> Transfer<'a> {
         if let Some(done) = self.already_committed(session, &delivery).await? {
             return Ok(done);
         }
+        if let Some(done) = self.have_content(session).await? {
+            if self.staged == Staged::Maybe {
+                self.engine.archive(self.job).remove(session, &staging).await?;
+                self.staged = Staged::Nothing;
+            }
+            return Ok(done);
+        }
         if let Some(name) = self.engine.archive(self.job).turned_away(session, &delivery).await? {
             return Ok(Done::TurnedAway(name));
         }
@@ -300,52 +339,8 @@ impl<'a> Transfer<'a> {
         Ok(())
     }
 
-    /// The same for a server that cannot rename: the name is judged first, and written in place.
-    async fn attempt_direct(&mut self, session: &Session, delivery: Delivery<'_>) -> Result<Done, Halt> {
-        let _turn = self.turn().await;
-        let version = self.version.clone();
-        let digest = blocking(move || version.digest()).await?;
-        let name = match self.engine.archive(self.job).choose(session, &delivery, &digest, self.begun.as_ref()).await? {
-            Choice::Write(name) => name,
-            Choice::AlreadyAt(name) => return Ok(Done::of(Published::AlreadyAt(name), digest)),
-            Choice::SkippedFor(name) => return Ok(Done::TurnedAway(name)),
-        };
-        self.inherited = Inherited::Settled;
-        reach(Point::DirectChosen);
-        self.confirm().await?;
-        let delivery = Delivery { staging: &name, ..delivery };
-        let uploaded = match self.upload(session, &delivery, Before::Foreign).await {
-            // It may have changed after its last byte was read, while that was still on its way (G6).
-            Ok(digest) => {
-                let version = self.version.clone();
-                self.local(move || version.still_named()).await.map(|()| digest).map_err(Halt::from)
-            }
-            Err(halt) => Err(halt),
-        };
-        reach(Point::DirectWritten);
-        // There is no temporary name that anybody would have to look after.
-        self.staged = Staged::Nothing;
-        let digest = match uploaded {
-            Ok(digest) => digest,
-            Err(Halt::Local(error)) => {
-                // All that was read had arrived, under a name that was free and that we created.
-                self.engine.archive(self.job).remove(session, &name).await?;
-                reach(Point::DirectRemoved);
-                return Err(Halt::Local(error));
-            }
-            Err(halt) => {
-                if matches!(&halt, Halt::Remote(error) if error.consequence == Consequence::Session) {
-                    self.begun = Some(name);
-                }
-                return Err(halt);
-            }
-        };
-        let published = self.engine.archive(self.job).commit(session, &delivery, &digest, Way::AsItIs).await?;
-        Ok(Done::of(published, digest))
-    }
-
     /// Steps 3 and 4: the bytes to their temporary name, verified.
-    async fn upload(
+    pub(super) async fn upload(
         &mut self,
         session: &Session,
         delivery: &Delivery<'_>,
@@ -377,13 +372,16 @@ impl<'a> Transfer<'a> {
             // An upload that failed ends its reader; what the reader says then is no news.
             (staged?, digest?)
         };
+        if self.content.digest().is_some_and(|before| before != digest) {
+            return Err(ReadError::Changed.into());
+        }
         archive.verify(session, delivery, &staged, &digest).await?;
         reach(Point::Verified);
         Ok(digest)
     }
 
     /// Short work on the local file.
-    async fn local<T: Send + 'static>(
+    pub(super) async fn local<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ReadError> {
@@ -395,7 +393,7 @@ impl<'a> Transfer<'a> {
     }
 
     /// Where the commit may replace what has the name: no other version of the file commits meanwhile.
-    async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
+    pub(super) async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
         match self.engine.source(self.job).rules.on_conflict {
             OnConflict::Overwrite => {
                 let claim = &self.claim;
@@ -406,18 +404,26 @@ impl<'a> Transfer<'a> {
     }
 
     /// Step 4, right before the commit: the version still stands, and the file is still ours.
-    async fn confirm(&self) -> Result<(), Halt> {
+    pub(super) async fn confirm(&self) -> Result<(), Halt> {
         loop {
             let version = self.version.clone();
             self.local(move || version.still_named()).await?;
             reach(Point::Unchanged);
-            let confirmed = self.engine.lease.confirm(&self.claim).await;
+            let confirmed = self.ask_whether_ours().await;
             let Err(LedgerError::Unavailable { .. }) = confirmed else { break confirmed? };
             // Much may happen to the file until the ledger is back.
-            self.engine.hold(|| self.engine.lease.confirm(&self.claim)).await?;
+            self.engine.hold(|| self.ask_whether_ours()).await?;
         }
         reach(Point::LeaseConfirmed);
         Ok(())
+    }
+
+    /// A file's own successor would have its very name. Where bytes are archived once, one of another name may have followed.
+    async fn ask_whether_ours(&self) -> Result<(), LedgerError> {
+        match self.content {
+            Content::Ours(..) => self.engine.ledger.confirm(&self.claim).await,
+            _ => self.engine.lease.confirm(&self.claim).await,
+        }
     }
 
     /// Step 4, where the commit may replace what has the name: takes away what a rename could still bring an older version
@@ -484,8 +490,12 @@ impl<'a> Transfer<'a> {
 
     /// Step 6: the record, then the local file.
     async fn settle(&mut self, done: Done) -> Result<End, LedgerError> {
-        let (remote, digest, remark) = match done {
-            Done::Stands(remote, digest, remark) => (remote, digest, remark),
+        let (status, remote, digest, remark) = match done {
+            Done::Stands(remote, digest, remark) => (Status::Archived, remote, digest, remark),
+            Done::Duplicate(remote, digest) => {
+                let remark = format!("same content as {}", display::escaped(remote.as_str()));
+                (Status::Skipped, remote, digest, Some(remark))
+            }
             Done::TurnedAway(remote) => {
                 let reason = format!("another file stands at {}", display::escaped(remote.as_str()));
                 // The version stands, and so does its date: another run may be told to publish it.
@@ -506,13 +516,18 @@ impl<'a> Transfer<'a> {
         let Job { version, marker, claim, .. } = self.job;
         let disposal = self.engine.dispose(version, marker.as_ref(), &claim.key, intention).await?;
         self.staged = Staged::Nothing;
-        let mut end = self.end(Status::Archived, disposal.or(remark), Some(digest));
+        let reason = match (status, disposal, remark) {
+            (Status::Skipped, Some(disposal), Some(remark)) => Some(format!("{remark}; {disposal}")),
+            (_, disposal, remark) => disposal.or(remark),
+        };
+        let mut end = self.end(status, reason, Some(digest));
         end.remote = remote;
         Ok(end)
     }
 
     /// Removes our temporary name as far as that is possible now; what stays is noted in the ledger.
-    async fn clean(&mut self, session: &Session) {
+    async fn clean(&mut self, session: Option<&Session>) {
+        let Some(session) = session else { return };
         // Published directly, what stands under the name may not be ours.
         if self.staged == Staged::Nothing || self.engine.source(self.job).rules.publish == Publish::Direct {
             return;
@@ -559,6 +574,11 @@ impl<'a> Transfer<'a> {
         Ok(self.end(status, Some(reason), None))
     }
 
+    /// Whether nothing can be on the server, under any name that this file had or has.
+    fn is_untouched(&self) -> bool {
+        self.staged == Staged::Nothing && self.inherited == Inherited::Settled && !self.late && self.ambiguous.is_none()
+    }
+
     /// The claim with every token whose name a late request may still bring back, although it is gone.
     fn claim_to_end(&self) -> Claim {
         let own = self.late.then_some(self.claim.token);
@@ -577,26 +597,4 @@ enum Ending {
     Failed,
     Unfinished,
     Forget,
-}
-
-fn describe(error: &DestinationError) -> String {
-    match &error.hint {
-        Some(hint) => format!("{error}; {hint}"),
-        None => error.to_string(),
-    }
-}
-
-/// Reading a whole large file takes a thread of its own.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
-) -> Result<T, ReadError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|panic| Err(ReadError::Failed(format!("reading it failed: {panic}"))))
-}
-
-/// What one upload holds in memory: a small file, or the window of a large one and what was read ahead.
-fn memory_kib(size: u64) -> u32 {
-    const LARGE_KIB: u64 = (WINDOW_BYTES as u64 >> 10) + 1024;
-    u32::try_from(size.div_ceil(1024).clamp(1, LARGE_KIB)).unwrap_or(u32::MAX)
 }

@@ -1,6 +1,6 @@
 //! Turns at something that only one task of this process may work on at a time: a remote name that versions of one file
-//! replace, the older of which must not come last; or the disposal of a local file, which a worker and a scan may both
-//! have come to.
+//! replace, the older of which must not come last; bytes that are archived once; or the disposal of a local file, which a
+//! worker and a scan may both have come to.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use crate::domain::{KeyId, RemotePath};
+use crate::domain::{KeyId, RemotePath, Sha256Digest};
 
 /// The turns of a process, whose engines follow one another.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,9 @@ pub struct AllTurns {
     /// At a remote name of a destination, by its canonical URL, where a commit may replace what has it: whoever has the
     /// turn asks whether its version still stands, and commits.
     pub commits: Arc<Turns<(Arc<str>, RemotePath)>>,
+    /// At the bytes with this SHA-256 for a destination: a file of this process archives them. Others wait for it, but not
+    /// for ever: whose they are is what the ledger says.
+    pub contents: Arc<Turns<(Arc<str>, Sha256Digest)>>,
     /// At the disposal of one version of a local file.
     pub disposals: Arc<Turns<KeyId>>,
 }
@@ -35,12 +38,18 @@ impl<K> Default for Turns<K> {
 impl<K: Eq + Hash> Turns<K> {
     /// Waits until nobody else has the turn; it ends when it is dropped.
     pub async fn take(&self, at: K) -> OwnedMutexGuard<()> {
-        let turn = {
-            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            turns.retain(|_, turn| Arc::strong_count(turn) > 1);
-            turns.entry(at).or_default().clone()
-        };
-        turn.lock_owned().await
+        self.turn(at).lock_owned().await
+    }
+
+    /// The turn, where nobody has it.
+    pub fn try_take(&self, at: K) -> Option<OwnedMutexGuard<()>> {
+        self.turn(at).try_lock_owned().ok()
+    }
+
+    fn turn(&self, at: K) -> Turn {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| Arc::strong_count(turn) > 1);
+        turns.entry(at).or_default().clone()
     }
 }
 
@@ -67,6 +76,7 @@ mod tests {
         drop(turns.take(b).await);
         // Another server's name is another one.
         drop(turns.take(("sftp://i/", "/a")).await);
+        assert!(turns.try_take(a).is_none() && turns.try_take(b).is_some());
         drop(first);
         drop(second.await);
         drop(turns.take(b).await);

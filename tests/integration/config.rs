@@ -203,7 +203,7 @@ fn another_value(name: &str, kind: Kind) -> &'static str {
         "destination.fsync" => "always",
         "destination.password" => "hunter2",
         "source.transform" => "none",
-        "ledger.dedupe" => "off",
+        "ledger.dedupe" => "content",
         "ledger.lease" => "7s",
         "ledger.prefix" => "another",
         "log.format" => "json",

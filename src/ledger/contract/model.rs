@@ -19,8 +19,14 @@ pub enum Step {
     Reissue {
         claim: usize,
     },
+    /// Whether the claim's file is the one to archive these bytes.
+    Reserve {
+        claim: usize,
+        content: usize,
+    },
     Record {
         claim: usize,
+        content: usize,
         intention: Intention,
     },
     Release {
@@ -65,6 +71,7 @@ pub enum Step {
 const NOBODY: OwnerId = OwnerId(0);
 const OWNERS: usize = 2;
 const KEYS: usize = 3;
+const CONTENTS: usize = 2;
 /// Shorter than the retention of every [`World`].
 const YOUNG: Duration = Duration::from_secs(1800);
 
@@ -86,7 +93,9 @@ pub fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step
         8 => (0..OWNERS, 0..KEYS, repeat).prop_map(|(owner, key, repeat)| Step::Claim { owner, key, repeat }),
         2 => (0..4_usize).prop_map(|claim| Step::Confirm { claim }),
         2 => (0..4_usize).prop_map(|claim| Step::Reissue { claim }),
-        3 => (0..4_usize, intention).prop_map(|(claim, intention)| Step::Record { claim, intention }),
+        5 => (0..4_usize, 0..CONTENTS).prop_map(|(claim, content)| Step::Reserve { claim, content }),
+        3 => (0..4_usize, 0..CONTENTS, intention)
+            .prop_map(|(claim, content, intention)| Step::Record { claim, content, intention }),
         4 => (0..4_usize, release).prop_map(|(claim, release)| Step::Release { claim, release }),
         2 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposing { owner, key }),
         1 => (0..OWNERS, 0..KEYS).prop_map(|(owner, key)| Step::Disposed { owner, key }),
@@ -134,12 +143,18 @@ impl Entry {
     }
 }
 
+fn bytes(content: usize) -> Sha256Digest {
+    Sha256Digest([content as u8; 32])
+}
+
 struct Model<W> {
     world: W,
     began: DateTime<Utc>,
     ledgers: Vec<Arc<dyn Ledger>>,
     lease_until: Vec<DateTime<Utc>>,
     entries: Vec<Option<Entry>>,
+    /// By their bytes, the files that are to archive them.
+    reserved: Vec<Option<usize>>,
     /// Every claim that was made, the latest first.
     claims: Vec<(usize, OwnerId, Claim)>,
     last_token: Option<Token>,
@@ -161,11 +176,15 @@ pub async fn agrees(world: impl World, history: Vec<Step>) {
         ledgers,
         lease_until,
         entries: vec![None; KEYS],
+        reserved: vec![None; CONTENTS],
         claims: vec![],
         last_token: None,
         remotes: 0,
         retries: 0,
     };
+    for ledger in &model.ledgers {
+        ledger.index_contents().await.unwrap();
+    }
     model.retries = model.ledgers[0].retries().await.unwrap();
     let view = model.world.view().await;
     for step in history {
@@ -231,9 +250,11 @@ impl<W: World> Model<W> {
                 let holder = self.ledgers[owner].owner();
                 self.claims.insert(0, (key, holder, later));
             }
-            Step::Record { claim, intention } => {
+            Step::Reserve { claim, content } => self.reserve(claim, content).await,
+            Step::Record { claim, content, intention } => {
                 let Some((key, owner, claim)) = self.claim(claim) else { return };
-                let record = record(claim.remote.as_str(), self.world.now());
+                let sha256 = bytes(content);
+                let record = Record { sha256, ..record(claim.remote.as_str(), self.world.now()) };
                 let result = self.ledgers[owner].record(&claim, record.clone(), intention).await;
                 let disposer = (intention == Intention::Dispose).then(|| self.ledgers[owner].owner());
                 let now = self.world.now();
@@ -245,6 +266,7 @@ impl<W: World> Model<W> {
                     let left = Entry { remote, token, attempts, queued_at, ..Entry::default() };
                     *entry = Entry { record: Some(record), disposer, ..left };
                     entry.leave(&claim, Staged::Gone, now);
+                    self.unreserve(key);
                 }
             }
             Step::Release { claim, release } => {
@@ -272,6 +294,7 @@ impl<W: World> Model<W> {
                     && entry.disposer.is_none()
                 {
                     self.entries[key] = None;
+                    self.unreserve(key);
                 }
             }
             Step::Disposing { owner, key } => {
@@ -330,9 +353,59 @@ impl<W: World> Model<W> {
                 let dead = self.ledgers.remove(owner);
                 self.world.kill(dead).await;
                 self.ledgers.insert(owner, self.world.join().await);
+                self.ledgers[owner].index_contents().await.unwrap();
                 self.lease_until[owner] = self.world.now() + self.ledgers[owner].lease();
             }
         }
+    }
+
+    fn unreserve(&mut self, key: usize) {
+        self.reserved.iter_mut().filter(|reserved| **reserved == Some(key)).for_each(|reserved| *reserved = None);
+    }
+
+    async fn reserve(&mut self, claim: usize, content: usize) {
+        let Some((key, owner, claim)) = self.claim(claim) else { return };
+        // Nobody asks for what is on record, and is archived again because somebody wants it.
+        if self.entries[key].as_ref().is_some_and(|entry| entry.record.is_some()) {
+            return;
+        }
+        let reply = self.ledgers[owner].reserve(&claim, bytes(content)).await;
+        if self.current(key, owner, &claim).is_none() {
+            assert!(matches!(reply, Err(LedgerError::LeaseLost)), "{reply:?}");
+            return;
+        }
+        let reply = reply.unwrap();
+        let others = self.entries.iter().flatten().filter_map(|entry| entry.record.as_ref());
+        let standing: Vec<_> =
+            others.filter(|record| record.sha256 == bytes(content)).map(|record| record.remote.clone()).collect();
+        let holder = self.reserved[content];
+        if holder == Some(key) && !claim.predecessors.is_empty() {
+            assert!(matches!(reply, Reservation::Ours), "{reply:?}");
+            return;
+        }
+        if !standing.is_empty() {
+            assert!(matches!(&reply, Reservation::Stands(remote) if standing.contains(remote)), "{reply:?}");
+            return;
+        }
+        let other = holder.filter(|holder| *holder != key);
+        let other =
+            other.and_then(|other| Some((other, self.entries[other].as_ref().filter(|entry| entry.record.is_none())?)));
+        if let Some((other, entry)) = other {
+            if let Some(held) = self.held(entry.owner, owner) {
+                assert!(matches!(reply, Reservation::InHand(owner) if owner == held), "{reply:?}");
+                return;
+            }
+            if !entry.staged.is_empty() && entry.gone_at.is_none() {
+                let Reservation::Left(left) = reply else { panic!("{reply:?}") };
+                assert_eq!(left.request.key, self::key(&other.to_string()));
+                assert_eq!(left.request.remote.as_str(), entry.remote);
+                assert_eq!(left.failed, entry.failed.then(|| "full".to_owned()));
+                return;
+            }
+        }
+        assert!(matches!(reply, Reservation::Ours), "{reply:?}");
+        self.unreserve(key);
+        self.reserved[content] = Some(key);
     }
 
     async fn ask(&mut self, owner: usize, key: usize, repeat: Repeat) {

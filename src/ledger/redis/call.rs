@@ -420,21 +420,30 @@ fn left(claim: &Claim, staged: Staged) -> (String, &'static str) {
 
 pub(super) fn listed(fields: [Vec<u8>; 12]) -> Option<Listed> {
     let [seq, destination, source, path, version, local_path, remote, stands, sha256, at, gone, state] = fields;
-    let mut numbers = std::str::from_utf8(&version).ok()?.split(' ');
-    let fingerprint = Fingerprint {
-        inode: numbers.next()?.parse().ok()?,
-        size: numbers.next()?.parse().ok()?,
-        mtime_ns: numbers.next()?.parse().ok()?,
-    };
-    let destination = String::from_utf8(destination).ok()?.into();
     Some(Listed {
         seq: Cursor(number(&seq)?),
-        key: FileKey { destination, source: String::from_utf8(source).ok()?.into(), path, fingerprint },
+        key: key_of(&destination, &source, &path, &version)?,
         local_path: OsString::from_vec(local_path).into(),
         remote: remote_of(&remote)?,
         record: if at.is_empty() { None } else { Some(record_of(&stands, &sha256, &at)?) },
         gone: tokens(&gone)?,
         is_failed: state == b"failed",
+    })
+}
+
+pub(super) fn key_of(destination: &[u8], source: &[u8], path: &[u8], version: &[u8]) -> Option<FileKey> {
+    let mut numbers = std::str::from_utf8(version).ok()?.split(' ');
+    let fingerprint = Fingerprint {
+        inode: numbers.next()?.parse().ok()?,
+        size: numbers.next()?.parse().ok()?,
+        mtime_ns: numbers.next()?.parse().ok()?,
+    };
+    let [destination, source] = [destination, source].map(std::str::from_utf8);
+    Some(FileKey {
+        destination: destination.ok()?.into(),
+        source: source.ok()?.into(),
+        path: path.to_vec(),
+        fingerprint,
     })
 }
 
@@ -446,11 +455,11 @@ pub(super) fn owner_of(text: &[u8]) -> Option<OwnerId> {
     u128::from_str_radix(std::str::from_utf8(text).ok()?, 16).ok().map(OwnerId)
 }
 
-fn remote_of(text: &[u8]) -> Option<RemotePath> {
+pub(super) fn remote_of(text: &[u8]) -> Option<RemotePath> {
     std::str::from_utf8(text).ok().map(RemotePath::new)
 }
 
-fn record_of(remote: &[u8], sha256: &[u8], at: &[u8]) -> Option<Record> {
+pub(super) fn digest_of(sha256: &[u8]) -> Option<Sha256Digest> {
     let mut digest = [0; 32];
     if sha256.len() != 64 {
         return None;
@@ -458,9 +467,13 @@ fn record_of(remote: &[u8], sha256: &[u8], at: &[u8]) -> Option<Record> {
     for (byte, pair) in digest.iter_mut().zip(sha256.chunks(2)) {
         *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
     }
+    Some(Sha256Digest(digest))
+}
+
+fn record_of(remote: &[u8], sha256: &[u8], at: &[u8]) -> Option<Record> {
     Some(Record {
         remote: remote_of(remote)?,
-        sha256: Sha256Digest(digest),
+        sha256: digest_of(sha256)?,
         recorded_at: DateTime::from_timestamp_micros(number(at)?)?,
     })
 }

@@ -20,6 +20,8 @@ use crate::domain::redis_url::{HostPort, RedisPlace, Transport};
 
 /// The layout of the keys, as docs/redis.md describes it.
 const VERSION: &str = "1";
+/// That of a ledger in which records are found by their bytes, too.
+const WITH_CONTENTS: &str = "2";
 /// Longest time for a connection to be made and authenticated.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -135,7 +137,7 @@ impl Connector {
                 .query_async::<Option<String>>(connection)
                 .await;
             return match asked.map_err(|error| Refusal::of(&error))? {
-                Some(version) if version != VERSION => {
+                Some(version) if version != VERSION && version != WITH_CONTENTS => {
                     Err(Refusal::of(&redis::make_extension_error("VERSION".into(), Some(version))))
                 }
                 _ => Ok(String::new()),

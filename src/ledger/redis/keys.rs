@@ -55,6 +55,10 @@ impl Keys {
         Name(&self.start, "disposing:", destination)
     }
 
+    pub(super) fn content(&self, destination: &str) -> impl Display {
+        Name(&self.start, "content:", destination)
+    }
+
     /// What the keys of entries begin with.
     pub(super) fn entry_start(&self) -> impl Display {
         self.entry_of("")

@@ -2,8 +2,8 @@
 //!
 //! - `link`: the task that owns the connection and sends what many callers ask for at once; `connect`: the right server
 //! - `scripts`: what runs on the server, each rule of the contract as one Lua script; `keys`: where it keeps it
-//! - `call`, `whole`: requests, in `words`, and replies, between the contract's words and Redis's; `preview`: for a dry
-//!   run; `view`: for those who only look
+//! - `call`, `content`, `whole`: requests, in `words`, and replies, between the contract's words and Redis's; `preview`:
+//!   for a dry run; `view`: for those who only look
 //!
 //! `docs/redis.md` describes the keys to who operates it.
 
@@ -25,6 +25,7 @@ use link::Link;
 
 mod call;
 mod connect;
+mod content;
 mod error;
 mod keys;
 mod link;
@@ -261,6 +262,37 @@ impl Ledger for RedisLedger {
             self.is_unclear(id, number);
         }
         outcome
+    }
+
+    async fn index_contents(&self) -> Result<(), LedgerError> {
+        let link = self.running()?;
+        let mut after = Cursor::default();
+        loop {
+            let reply = link.call(self.calls.contents(after)).await?;
+            let (last, looked_at) = self.calls.indexed(link.location(), reply)?;
+            if looked_at < LISTING_PAGE {
+                return Ok(());
+            }
+            after = last;
+        }
+    }
+
+    async fn reserve(&self, claim: &Claim, sha256: Sha256Digest) -> Result<Reservation, LedgerError> {
+        let link = self.running()?;
+        loop {
+            let reply = link.call(self.calls.reserve(claim, &sha256)).await?;
+            match self.calls.reserved(link.location(), reply)? {
+                Some(reservation) => return Ok(reservation),
+                // The server was emptied since.
+                None => self.index_contents().await?,
+            }
+        }
+    }
+
+    async fn reserved(&self, claim: &Claim) -> Result<Option<Sha256Digest>, LedgerError> {
+        let link = self.running()?;
+        let reply = link.call(self.calls.content(claim)).await?;
+        self.calls.content_was(link.location(), reply)
     }
 
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {

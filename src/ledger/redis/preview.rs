@@ -7,7 +7,7 @@ use super::call::{Calls, Seen};
 use super::connect::{Connector, Identity, Purpose};
 use super::link::Link;
 use super::{CHUNK, RedisConfig};
-use crate::domain::{FileKey, OwnerId, Repeat, Row, Totals};
+use crate::domain::{FileKey, OwnerId, Repeat, Row, Sha256Digest, Totals};
 use crate::ledger::*;
 
 /// Looks at a Redis ledger and keeps its own claims in a private one.
@@ -95,6 +95,18 @@ impl Ledger for RedisPreview {
 
     async fn reissue(&self, claim: &Claim) -> Result<Claim, LedgerError> {
         self.private.reissue(claim).await
+    }
+
+    async fn index_contents(&self) -> Result<(), LedgerError> {
+        self.private.index_contents().await
+    }
+
+    async fn reserve(&self, claim: &Claim, sha256: Sha256Digest) -> Result<Reservation, LedgerError> {
+        self.private.reserve(claim, sha256).await
+    }
+
+    async fn reserved(&self, claim: &Claim) -> Result<Option<Sha256Digest>, LedgerError> {
+        self.private.reserved(claim).await
     }
 
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {

@@ -24,6 +24,8 @@ scripts! {
     Claim, "claim", Changes;
     Confirm, "confirm", Changes;
     Reissue, "reissue", Changes;
+    Contents, "contents", Changes;
+    Reserve, "reserve", Changes;
     Record, "record", Changes;
     Release, "release", Changes;
     Disposing, "disposing", Changes;
@@ -36,6 +38,7 @@ scripts! {
     View, "view", Reads;
     Outline, "outline", Reads;
     Look, "look", Reads;
+    Content, "content", Reads;
     Page, "page", Reads;
     Rivals, "rivals", Reads;
     Expired, "expired", Reads;

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, named_params, params};
 use super::entry_id::EntryId;
 use super::error::Failure;
 use super::presence::Owners;
+use super::writer::Contents;
 use crate::domain::{FileKey, Fingerprint, OwnerId, RemotePath, Repeat, Sha256Digest, Token};
 use crate::ledger::{Claim, ClaimReply, ClaimRequest, Holder, Intention, Record, Release, Staged};
 
@@ -26,6 +27,7 @@ pub(super) struct Entries<'a> {
     pub(super) owner: OwnerId,
     pub(super) now: DateTime<Utc>,
     pub(super) lease_ms: i64,
+    pub(super) contents: Contents,
     pub(super) alive: &'a mut HashMap<OwnerId, bool>,
 }
 
@@ -158,15 +160,17 @@ impl Entries<'_> {
         Ok(Token(token as u64))
     }
 
-    /// At least half a lease stands when this succeeds: the entry is still ours, so nobody minds the extension.
-    pub(super) fn confirm(&self, id: EntryId, token: Token) -> Changed {
+    pub(super) fn is_ours(&self, id: EntryId, token: Token) -> Changed {
         let ours = self
             .connection
             .prepare_cached("SELECT 1 FROM entry WHERE id = ?1 AND token = ?2 AND owner = ?3")?
             .exists(params![id, token.0 as i64, blob(self.owner)])?;
-        if !ours {
-            return Err(Failure::LeaseLost);
-        }
+        if ours { Ok(()) } else { Err(Failure::LeaseLost) }
+    }
+
+    /// At least half a lease stands when this succeeds: the entry is still ours, so nobody minds the extension.
+    pub(super) fn confirm(&self, id: EntryId, token: Token) -> Changed {
+        self.is_ours(id, token)?;
         let until: Option<i64> = self
             .connection
             .prepare_cached("SELECT lease_until FROM owner WHERE id = ?1")?
@@ -226,7 +230,11 @@ impl Entries<'_> {
                 staged,
                 gone_at,
             ])?;
-        fenced(changed)
+        fenced(changed)?;
+        if self.contents == Contents::Indexed {
+            self.unreserve(EntryId::of(&claim.key))?;
+        }
+        Ok(())
     }
 
     /// What stays of the staged names, and since when they are gone.
@@ -264,6 +272,9 @@ impl Entries<'_> {
                 )?
                 .execute(params![id, token.0 as i64, blob(self.owner)])?;
             if deleted > 0 {
+                if self.contents == Contents::Indexed {
+                    self.unreserve(id)?;
+                }
                 return Ok(());
             }
         }

@@ -1,6 +1,6 @@
 //! What an entry is found by.
 
-use rusqlite::types::{ToSql, ToSqlOutput};
+use rusqlite::types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
 use sha2::{Digest, Sha256};
 
@@ -15,7 +15,7 @@ const PAGE: usize = 1_000;
 /// The key's id behind a hash of its directory. A scan names the files of a directory one after the other, so what is
 /// claimed together stands together in the index: a commit of 256 files writes a few of its pages. By the key's id
 /// alone they would be 256 pages anywhere, as soon as the index has that many.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryId([u8; SHARED + 16]);
 
 impl EntryId {
@@ -31,6 +31,12 @@ impl EntryId {
 impl ToSql for EntryId {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(self.0.as_slice().into())
+    }
+}
+
+impl FromSql for EntryId {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        FromSql::column_result(value).map(Self)
     }
 }
 

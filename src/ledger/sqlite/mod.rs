@@ -2,6 +2,7 @@
 //!
 //! - `writer`: the thread that owns the connections, and group commit
 //! - `entries`: claims and records, found by `entry_id`; `listing`: what a new run looks after
+//! - `contents`: which bytes are archived, or about to be
 //! - `import`: entries of another ledger
 //! - `view`: the same for those who only look, without a thread or a lock
 //! - `presence`: which owners live; `location` and `schema`: where the database may stand and what is in it
@@ -23,8 +24,9 @@ use listing::AgeCursor;
 use location::Presence;
 use presence::Owners;
 use schema::Durability;
-use writer::{Phase, Store, Transaction, Writer};
+use writer::{Contents, Phase, Store, Transaction, Writer};
 
+mod contents;
 mod entries;
 mod entry_id;
 pub(super) mod error;
@@ -186,6 +188,7 @@ fn store(config: &SqliteConfig, path: PathBuf, entries: rusqlite::Connection, ro
         lock: None,
         phase: Phase::Running,
         transaction: Transaction::None,
+        contents: Contents::NotAsked,
         alive: Default::default(),
     }
 }
@@ -222,6 +225,25 @@ impl Ledger for SqliteLedger {
     async fn reissue(&self, claim: &Claim) -> Result<Claim, LedgerError> {
         let claim = claim.clone();
         self.writer.call(move |store| store.entries()?.reissue(claim)).await
+    }
+
+    async fn index_contents(&self) -> Result<(), LedgerError> {
+        let index = |store: &mut Store| {
+            contents::index(store.entries()?.connection)?;
+            store.contents = Contents::Indexed;
+            Ok(())
+        };
+        self.writer.call(index).await
+    }
+
+    async fn reserve(&self, claim: &Claim, sha256: Sha256Digest) -> Result<Reservation, LedgerError> {
+        let claim = claim.clone();
+        self.writer.call(move |store| store.entries()?.reserve(&claim, &sha256)).await
+    }
+
+    async fn reserved(&self, claim: &Claim) -> Result<Option<Sha256Digest>, LedgerError> {
+        let id = EntryId::of(&claim.key);
+        self.writer.call(move |store| Ok(store.entries()?.reserved(id)?)).await
     }
 
     async fn record(&self, claim: &Claim, record: Record, intention: Intention) -> Result<(), LedgerError> {

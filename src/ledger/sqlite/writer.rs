@@ -39,6 +39,7 @@ pub(super) struct Store {
     pub(super) lock: Option<Lock>,
     pub(super) phase: Phase,
     pub(super) transaction: Transaction,
+    pub(super) contents: Contents,
     /// Who was seen to live, within one transaction.
     pub(super) alive: HashMap<OwnerId, bool>,
 }
@@ -54,6 +55,13 @@ pub(super) enum Phase {
 pub(super) enum Transaction {
     None,
     Open,
+}
+
+/// Whether this owner asks which bytes are archived ([`crate::ledger::Ledger::index_contents`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Contents {
+    NotAsked,
+    Indexed,
 }
 
 impl Store {
@@ -72,6 +80,7 @@ impl Store {
             owner: self.owner,
             now: (self.clock)(),
             lease_ms: self.lease_ms,
+            contents: self.contents,
             alive: &mut self.alive,
         })
     }

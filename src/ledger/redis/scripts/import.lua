@@ -38,6 +38,12 @@ local function add(entry, index, disposing, number, from)
   end
 end
 
+-- Where records are found by their bytes, this one is, too.
+local by_bytes = redis.call('HEXISTS', ledger, 'contents') == 1
+local function find_by_bytes(destination, sha256, id)
+  if by_bytes and sha256 ~= '' then redis.call('ZADD', content_of(destination), 0, sha256 .. ':' .. id) end
+end
+
 local replies = {}
 for at = 1, count do
   local entry, index, disposing = KEYS[3 * at + 3], KEYS[3 * at + 4], KEYS[3 * at + 5]
@@ -47,6 +53,7 @@ for at = 1, count do
   local there = redis.call('HMGET', entry, 'seq', 'owner', 'remote', 'staged', 'gone', 'disposer', 'stands', 'sha256', 'recorded')
   if not there[1] then
     add(entry, index, disposing, whole(seq + at), from)
+    find_by_bytes(ARGV[from + 2], sha256, id)
     replies[at] = 'added'
   else
     local held = there[2] and alive(there[2])
@@ -63,6 +70,7 @@ for at = 1, count do
     if takes_record then
       redis.call('HSET', entry, 'stands', stands, 'sha256', sha256, 'recorded', recorded)
       redis.call('ZADD', KEYS[5], recorded, id)
+      find_by_bytes(ARGV[from + 2], sha256, id)
       if not held then
         redis.call('HSET', entry, 'state', 'recorded')
         redis.call('HDEL', entry, 'reason')

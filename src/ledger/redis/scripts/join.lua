@@ -7,7 +7,8 @@ if not stands[1] then
   redis.call('HSET', ledger, 'instance', instance, 'version', version, 'token', first_token, 'server', server)
 else
   instance = stands[1]
-  if stands[2] ~= version then
+  -- Of version 2, records are found by their bytes, too.
+  if stands[2] ~= version and stands[2] ~= '2' then
     return redis.error_reply('VERSION ' .. tostring(stands[2]))
   end
   if server == '' or stands[3] ~= server then

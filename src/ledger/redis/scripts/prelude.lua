@@ -47,3 +47,7 @@ local function apply(command, changes)
 end
 
 local function renew() redis.call('HSET', owners, me, whole(now() + lease) .. ' ' .. label) end
+
+-- The index of a destination's entries by their bytes: `<sha256>:<id>` of those that are on record, and of the one that
+-- is to archive bytes that are not.
+local function content_of(destination) return string.sub(ledger, 1, -7) .. 'content:' .. destination end

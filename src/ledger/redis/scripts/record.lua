@@ -2,11 +2,12 @@
 -- ARGV: id, token, call, remote path, SHA-256, microseconds, 'dispose' or 'leave', the tokens that stay staged, and
 -- whether they are 'gone'. Says of each whether it counts.
 local replies, by_age, disposals, left_of = {}, {}, {}, {}
+local by_bytes = redis.call('HEXISTS', ledger, 'contents') == 1
 for request = 1, (#KEYS - 3) / 3 do
   local entry, index, disposing = KEYS[3 * request + 1], KEYS[3 * request + 2], KEYS[3 * request + 3]
   local at = 9 * request - 5
   local id, token, call, recorded, staged = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 6], ARGV[at + 8]
-  local stands = redis.call('HMGET', entry, 'token', 'owner', 'call', 'seq', 'disposer')
+  local stands = redis.call('HMGET', entry, 'token', 'owner', 'call', 'seq', 'disposer', 'destination', 'sha256', 'content')
   if stands[1] ~= token then
     replies[request] = 0
   elseif stands[2] ~= me then
@@ -25,6 +26,14 @@ for request = 1, (#KEYS - 3) / 3 do
       leave(entry, index, id, stands[4], staged, ARGV[at + 9])
     end
     collect(by_age, KEYS[3], recorded, id)
+    if by_bytes then
+      local content = content_of(stands[6])
+      for before = 7, 8 do
+        if stands[before] then redis.call('ZREM', content, stands[before] .. ':' .. id) end
+      end
+      redis.call('HDEL', entry, 'content')
+      redis.call('ZADD', content, 0, ARGV[at + 5] .. ':' .. id)
+    end
     if ARGV[at + 7] == 'dispose' then
       redis.call('HSET', entry, 'disposer', me)
       collect(disposals, disposing, stands[4], id)

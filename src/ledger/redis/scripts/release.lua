@@ -2,7 +2,7 @@
 -- ARGV[5] to ARGV[13]: id, token, call, 'failed', 'unfinished' or 'forget', attempts, reason, 'dispose' or 'leave', the
 -- tokens that stay staged, and whether they are 'gone'.
 local entry, id, token, call, how, staged = KEYS[3], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[12]
-local stands = redis.call('HMGET', entry, 'token', 'owner', 'call', 'seq', 'recorded', 'disposer')
+local stands = redis.call('HMGET', entry, 'token', 'owner', 'call', 'seq', 'recorded', 'disposer', 'destination', 'content')
 if stands[1] ~= token then return 0 end
 if stands[2] ~= me then
   if stands[3] ~= call then return 0 end
@@ -12,6 +12,7 @@ if stands[2] ~= me then
 end
 if how == 'forget' and staged == '' and not stands[5] and not stands[6] then
   redis.call('DEL', entry)
+  if stands[8] then redis.call('ZREM', content_of(stands[7]), stands[8] .. ':' .. id) end
   redis.call('ZREM', KEYS[4], id)
   redis.call('ZREM', KEYS[5], id)
   redis.call('ZREM', KEYS[6], id)

@@ -1,0 +1,129 @@
+//! Killed between any two steps, or stopped at one until its lease is over and another archiver has the bytes.
+
+use archiver::failpoint::{Point, VARIABLE};
+use rustix::process::Signal;
+
+use super::Place;
+use crate::support::env::{DEADLINE, Running, run, wait_until};
+
+const CONTENTS: u64 = 4;
+
+fn armed(point: Point, what: &str) -> String {
+    format!("{}:1:{what}", point.name())
+}
+
+/// The first one dies with some bytes in hand; whoever comes next has other files with the same ones.
+#[test]
+fn a_dead_owner_is_succeeded_by_other_files_wherever_it_died() {
+    for point in [
+        Point::Claimed,
+        Point::Reserved,
+        Point::DuplicateFound,
+        Point::StagingOpened,
+        Point::Verified,
+        Point::LeaseConfirmed,
+        Point::Renamed,
+        Point::Committed,
+        Point::Recorded,
+        Point::SetAside,
+        Point::Disposed,
+    ] {
+        let place = Place::sqlite();
+        place.write_all("one", 2 * CONTENTS, CONTENTS);
+        place.write_all("two", CONTENTS, CONTENTS);
+        let killed = run(place.push(&["one"], &["--jobs", "2"]).env(VARIABLE, armed(point, "kill")));
+        assert_eq!(killed.code(), None, "{point:?} was not reached");
+        run(&mut place.push(&["two"], &[])).assert_code(0);
+        run(&mut place.push(&["one", "two"], &[])).assert_code(0);
+        place.assert_each_content_once(CONTENTS);
+    }
+}
+
+/// So does the one that settles what the first one left; and the next one has both.
+#[test]
+fn who_settles_a_dead_owners_files_may_die_as_well() {
+    for (first, second) in [
+        (Point::Reserved, Point::OtherClaimed),
+        (Point::StagingOpened, Point::OtherDisarmed),
+        (Point::LeaseConfirmed, Point::OtherReleased),
+        (Point::Committed, Point::OtherClaimed),
+        (Point::Committed, Point::OtherDisarmed),
+        (Point::Committed, Point::OtherRecorded),
+    ] {
+        let place = Place::sqlite();
+        place.write_all("one", CONTENTS, CONTENTS);
+        place.write_all("two", CONTENTS, CONTENTS);
+        place.write_all("three", CONTENTS, CONTENTS);
+        for (directory, point) in [("one", first), ("two", second)] {
+            let killed = run(place.push(&[directory], &["--jobs", "1"]).env(VARIABLE, armed(point, "kill")));
+            assert_eq!(killed.code(), None, "{point:?} after {first:?} was not reached");
+        }
+        run(&mut place.push(&["three"], &[])).assert_code(0);
+        run(&mut place.push(&["one", "two", "three"], &[])).assert_code(0);
+        place.assert_each_content_once(CONTENTS);
+    }
+}
+
+/// Its local files are gone by then, so nobody will ever come to archive them.
+#[test]
+fn what_a_dead_owner_published_stands_though_its_file_is_gone() {
+    for point in [Point::Reserved, Point::StagingOpened, Point::Committed] {
+        let place = Place::sqlite();
+        place.write_all("one", CONTENTS, CONTENTS);
+        let killed = run(place.push(&["one"], &["--jobs", "1"]).env(VARIABLE, armed(point, "kill")));
+        assert_eq!(killed.code(), None, "{point:?} was not reached");
+        std::fs::remove_dir_all(place.site.local().join("one")).unwrap();
+        // Only looks after what is left, and again once the names may have come back.
+        place.write("other/file", b"other");
+        run(&mut place.push(&["other"], &[])).assert_code(0);
+        place.write_all("two", CONTENTS, CONTENTS);
+        run(&mut place.push(&["two"], &[])).assert_code(0);
+        place.assert_each_content_once(CONTENTS + 1);
+    }
+}
+
+/// As a machine that sleeps: when it wakes up, another one has archived its bytes under another name.
+fn a_late_owner(place: impl Fn() -> Place) {
+    for point in [Point::Reserved, Point::StagingOpened, Point::AllWritten, Point::LeaseConfirmed, Point::Committed] {
+        let place = Place { lease: "3s", ..place() };
+        // A single one: a file that goes on meanwhile may be stopped with the database locked.
+        place.write_all("one", 1, 1);
+        place.write_all("two", CONTENTS, CONTENTS);
+        let late = Running::start(place.push(&["one"], &[]).env(VARIABLE, armed(point, "stop")));
+        wait_until(&format!("it is stopped at {point:?}"), || late.is_stopped());
+        run(&mut place.push(&["two"], &[])).assert_code(0);
+        late.signal(Signal::CONT);
+        let late = late.finish();
+        assert!(matches!(late.code(), Some(0 | 4)), "{point:?}: {:?}", late.stderr);
+        run(&mut place.push(&["one", "two"], &[])).assert_code(0);
+        place.assert_each_content_once(CONTENTS);
+    }
+}
+
+#[test]
+fn a_late_owner_archives_nothing_that_stands_by_now_with_sqlite() {
+    a_late_owner(Place::sqlite);
+}
+
+#[test]
+fn a_late_owner_archives_nothing_that_stands_by_now_with_redis() {
+    a_late_owner(Place::redis);
+}
+
+/// One that is merely slow is waited for.
+#[test]
+fn a_live_owner_is_waited_for() {
+    let place = Place::sqlite();
+    place.write_all("one", 1, 1);
+    place.write_all("two", 1, 1);
+    let slow = Running::start(place.push(&["one"], &[]).env(VARIABLE, armed(Point::AllWritten, "stop")));
+    wait_until("it is stopped", || slow.is_stopped());
+    let mut waiting = Running::start(place.push(&["two"], &["-vv"]).env(VARIABLE, armed(Point::Claimed, "stop")));
+    wait_until("the other one has begun", || waiting.is_stopped());
+    waiting.signal(Signal::CONT);
+    slow.signal(Signal::CONT);
+    slow.finish().assert_code(0);
+    assert!(waiting.ends_within(DEADLINE));
+    waiting.finish().assert_code(0);
+    place.assert_each_content_once(1);
+}
