@@ -54,6 +54,8 @@ pub enum Deferral {
     ChangedWhileRead,
     /// Another archiver has claimed it.
     HeldElsewhere,
+    /// Another archiver may take it first.
+    OthersFirst,
     /// The archiver was told to stop first.
     Interrupted,
 }
@@ -66,6 +68,7 @@ impl fmt::Display for Deferral {
             Self::Unsettled => f.write_str("still changing"),
             Self::ChangedWhileRead => f.write_str("changed while it was read"),
             Self::HeldElsewhere => f.write_str("claimed by another archiver"),
+            Self::OthersFirst => f.write_str("left to another archiver for a moment"),
             Self::Interrupted => f.write_str("stopped before its turn"),
         }
     }

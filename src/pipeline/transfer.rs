@@ -157,6 +157,7 @@ impl<'a> Transfer<'a> {
             };
             let trouble = match halt {
                 Halt::Ledger(LedgerError::LeaseLost) => {
+                    self.lose_lease();
                     self.clean(&slot).await;
                     let reason = Deferral::HeldElsewhere.to_string();
                     return Ok(Outcome::Ended(self.end(Status::Deferred, Some(reason), None)));
@@ -489,6 +490,7 @@ impl<'a> Transfer<'a> {
         let intention = match self.engine.record(self.job, &self.claim_to_end(), record).await {
             Ok(intention) => intention,
             Err(LedgerError::LeaseLost) => {
+                self.lose_lease();
                 // A successor owns the file; it finds these bytes under their name and records them itself.
                 return Ok(self.end(Status::Deferred, Some(Deferral::HeldElsewhere.to_string()), None));
             }
@@ -529,7 +531,10 @@ impl<'a> Transfer<'a> {
         let ours = match self.engine.hold(|| self.engine.ledger.release(&claim, release.clone())).await {
             Ok(()) => true,
             // Its successor has the file, and judges it.
-            Err(LedgerError::LeaseLost) => false,
+            Err(LedgerError::LeaseLost) => {
+                self.lose_lease();
+                false
+            }
             Err(error) => return Err(error),
         };
         let mut reason = reason;
@@ -541,6 +546,10 @@ impl<'a> Transfer<'a> {
             reason = format!("{reason}; {remark}");
         }
         Ok(self.end(status, Some(reason), None))
+    }
+
+    fn lose_lease(&self) {
+        self.engine.reporter.lease_lost(&self.job.version.candidate.absolute());
     }
 
     /// The claim with every token whose name a late request may still bring back, although it is gone.

@@ -88,7 +88,16 @@ impl Calls {
     }
 
     pub(super) fn leave(&self) -> Request {
-        Request { script: Script::Leave, keys: vec![], arguments: vec![] }
+        Request { script: Script::Leave, keys: vec![self.keys.peers()], arguments: vec![] }
+    }
+
+    pub(super) fn peers(&self, scope: &str) -> Request {
+        Request { script: Script::Peers, keys: vec![self.keys.peers()], arguments: vec![text(scope)] }
+    }
+
+    pub(super) fn found_peers(&self, location: &str, reply: Value) -> Result<Vec<OwnerId>, LedgerError> {
+        let owners: Vec<Vec<u8>> = read(location, reply)?;
+        owners.iter().map(|owner| owner_of(owner)).collect::<Option<_>>().ok_or_else(|| strange(location))
     }
 
     pub(super) fn claim(&self, requests: &[ClaimRequest], numbers: &[u64]) -> Request {

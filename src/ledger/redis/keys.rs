@@ -22,6 +22,10 @@ impl Keys {
         format!("{}owners", self.start)
     }
 
+    pub(super) fn peers(&self) -> String {
+        format!("{}peers", self.start)
+    }
+
     pub(super) fn all(&self) -> String {
         format!("{}entries", self.start)
     }
