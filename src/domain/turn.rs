@@ -45,7 +45,7 @@ mod tests {
     }
 
     fn owners(count: u128) -> Vec<OwnerId> {
-        (1..=count).map(|number| OwnerId(number << 64 | number * 0x9e37_79b9)).collect()
+        (1..=count).map(|number| OwnerId((number << 64) | (number * 0x9e37_79b9))).collect()
     }
 
     fn first(lot: Lot, owners: &[OwnerId]) -> OwnerId {

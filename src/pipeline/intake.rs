@@ -193,6 +193,7 @@ impl Intake {
         }
         let asked = ready.len();
         let held = self.admit(ready, told).await?;
+        tracing::debug!(asked, held = held.len(), in_hand = self.engine.in_hand(), "asked for what was left to others");
         *self.boldness.lock().unwrap_or_else(PoisonError::into_inner) =
             boldness.told(asked, held.len(), self.engine.ledger.lease());
         Ok(held)
@@ -300,7 +301,10 @@ impl Intake {
                 ClaimReply::Recorded(record) => rows.extend(self.recorded(file, &request.key, record, told).await?),
                 // In flight already, from an earlier look.
                 ClaimReply::Held { owner } if owner == self.engine.ledger.owner() => {}
-                ClaimReply::Held { .. } => held.push(file),
+                ClaimReply::Held { owner } => {
+                    self.engine.peers.heard_of(owner);
+                    held.push(file);
+                }
             }
         }
         // First, for the workers may be busy for long.

@@ -20,7 +20,7 @@ const TURN: Duration = Duration::from_secs(2);
 /// Turns that are waited for at most.
 const TURNS: u32 = 5;
 /// How old what is known of the others may be.
-const FRESH: Duration = Duration::from_secs(1);
+const FRESH: Duration = Duration::from_millis(250);
 
 /// How many files that were left to others are asked for together as long as they turn out to be held.
 const FEW: usize = 8;
@@ -90,6 +90,14 @@ impl Peers {
             Ok(owners) => self.known().owners = owners.into(),
             // What is known has to do until the ledger is back.
             Err(error) => debug!(%error, "who else takes in these files is not known now"),
+        }
+    }
+
+    /// Somebody holds a file: where we did not know of it, there may be more to know.
+    pub fn heard_of(&self, owner: OwnerId) {
+        let mut known = self.known();
+        if !known.owners.contains(&owner) {
+            known.asked = None;
         }
     }
 

@@ -15,7 +15,7 @@ async fn alone_nothing_is_left_to_others() {
 fn each_file_is_left_to_those_who_come_before_and_no_longer() {
     let home = tempfile::tempdir().unwrap();
     let engine = engine(home.path(), "keep");
-    let others = (2..12).map(|number: u128| OwnerId(number << 64 | number));
+    let others = (2..12).map(|number: u128| OwnerId((number << 64) | number));
     engine.peers.known().owners = others.chain([engine.ledger.owner()]).collect();
     let (mut ours, mut left) = (0, 0);
     for number in 0..100 {

@@ -147,11 +147,13 @@ fn number(name: &str) -> Option<usize> {
 }
 
 fn files_are_shared(after: &'static str) {
-    const STANDARD: usize = 20_000;
+    const STANDARD: usize = 5_000;
+    /// Files that come one by one, in which time the replicas get to know each other.
+    const FIRST: usize = 20;
     /// Files that are written and not on record yet.
     const AHEAD: usize = 1_000;
     let count = number("ARCHIVER_TEST_REPLICA_FILES").unwrap_or(STANDARD);
-    let tree = Tree::new(after, FINE, Duration::from_secs(60), 0);
+    let tree = Tree::new(after, "in", Duration::from_secs(60), 0);
     let observer = Observer::start(tree.view());
     let start = Instant::now();
     let mut replicas: Vec<_> =
@@ -161,7 +163,10 @@ fn files_are_shared(after: &'static str) {
     let mut written = 0;
     while written < count {
         wait_until("they keep up", || tree.recorded() + AHEAD > written);
-        let some = (count - written).min(250);
+        let some = (count - written).min(if written < FIRST { 1 } else { 250 });
+        if written < FIRST {
+            wait_until("it is on record", || tree.recorded() == written);
+        }
         (0..some).for_each(|number| tree.writer.lock().unwrap().move_in(100 + number * 4));
         written += some;
     }
