@@ -400,7 +400,9 @@ mod tests {
         reporter.finished(&row("b", Status::Failed, 5), at);
         reporter.retrying(RetryClass::Session, Path::new("/a"), 1, Duration::ZERO, "refused");
         reporter.retried(RetryClass::Destination);
-        [ClaimOutcome::Held, ClaimOutcome::Claimed, ClaimOutcome::Held].map(|outcome| reporter.asked(outcome));
+        for outcome in [ClaimOutcome::Held, ClaimOutcome::Claimed, ClaimOutcome::Held] {
+            reporter.asked(outcome);
+        }
         reporter.lease_lost(Path::new("/a"));
         let snapshot = reporter.clone().snapshot();
         assert_eq!((snapshot.discovered, snapshot.waiting, snapshot.retries), (3, 4, 2));

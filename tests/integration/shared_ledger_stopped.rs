@@ -42,13 +42,13 @@ fn one_ends_at(points: &[Point], what: &str) {
 #[test]
 fn what_a_dead_one_held_is_taken_over_without_a_scan() {
     let shared = Shared::with_lease(SHORT);
-    let quiet = |options: &mut std::process::Command| {
-        options.args(["--scan-interval", "1h"]).env("ARCHIVER_LOG", "info,archiver::pipeline::watch=debug");
-        watching(options)
+    let quiet = |armed: &str| {
+        let mut command = shared.finish(shared.site.command(["--after", "delete", "--scan-interval", "1h"]), FINE);
+        command.env("ARCHIVER_LOG", "info,archiver::pipeline::watch=debug").env(VARIABLE, armed);
+        watching(&mut command)
     };
-    let armed = format!("{}:1:stop", Point::StagingOpened.name());
-    let victim = quiet(shared.watch(&["--after", "delete"], FINE).env(VARIABLE, armed));
-    let mut survivor = quiet(&mut shared.watch(&["--after", "delete"], FINE));
+    let victim = quiet(&format!("{}:1:stop", Point::StagingOpened.name()));
+    let mut survivor = quiet("");
     shared.write_all(0..60);
     wait_until("it is stopped", || victim.is_stopped());
     survivor.expect_line("claimed by another archiver");
