@@ -17,6 +17,7 @@ pub mod policy;
 pub mod pulse;
 pub mod redis_url;
 pub mod remote_path;
+pub mod turn;
 pub mod units;
 pub mod writer;
 

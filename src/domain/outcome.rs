@@ -54,6 +54,8 @@ pub enum Deferral {
     ChangedWhileRead,
     /// Another archiver has claimed it.
     HeldElsewhere,
+    /// Another archiver may take it first.
+    OthersFirst,
     /// The archiver was told to stop first.
     Interrupted,
     /// The same, and it had nowhere to go: what the destination was out for.
@@ -68,6 +70,7 @@ impl fmt::Display for Deferral {
             Self::Unsettled => f.write_str("still changing"),
             Self::ChangedWhileRead => f.write_str("changed while it was read"),
             Self::HeldElsewhere => f.write_str("claimed by another archiver"),
+            Self::OthersFirst => f.write_str("left to another archiver for a moment"),
             Self::Interrupted => f.write_str("stopped before its turn"),
             Self::DestinationOut(why) => write!(f, "the destination was out: {why}"),
         }

@@ -347,6 +347,13 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// last call stopped, so a run of months calls it from time to time (hourly).
     async fn tidy(&self) -> Result<(), LedgerError>;
 
+    /// The owners that take in files of this scope now, in no order; the caller is one of them, and is known to the others
+    /// as one from then on. For who divides the work, and no promise: each may see others. A ledger that is not shared
+    /// between hosts knows nobody else.
+    async fn peers(&self, _scope: &str) -> Result<Vec<OwnerId>, LedgerError> {
+        Ok(vec![self.owner()])
+    }
+
     /// Ends the run: [`Ledger::tidy`], then drops its rows and its lock, which frees what it still holds. Every later
     /// call fails with [`LedgerError::Unusable`].
     async fn finish(&self) -> Result<(), LedgerError>;

@@ -18,7 +18,7 @@ use prometheus_client::registry::Registry;
 use super::Look;
 use super::free::Free;
 use crate::domain::Status;
-use crate::report::{Distributed, RetryClass};
+use crate::report::{ClaimOutcome, Distributed, RetryClass};
 
 /// Which of the two forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +72,15 @@ fn older(text: &str) -> String {
 }
 
 /// The names of counters, without the `_total` that their samples have.
-const COUNTERS: &[&str] =
-    &["archiver_files", "archiver_bytes", "archiver_retries", "archiver_watch_overflows", "archiver_scans"];
+const COUNTERS: &[&str] = &[
+    "archiver_files",
+    "archiver_bytes",
+    "archiver_retries",
+    "archiver_claims",
+    "archiver_lease_lost",
+    "archiver_watch_overflows",
+    "archiver_scans",
+];
 
 type Labels<'a, const N: usize> = [(&'static str, Cow<'a, str>); N];
 
@@ -159,6 +166,14 @@ impl Collector for Shown {
         let retries = RetryClass::ALL.iter().zip(snapshot.retries_by_class);
         let retries = retries.map(|(class, count)| ([("class", Cow::from(class.as_str()))], count));
         families.counters("archiver_retries", "Attempts that failed and were followed by another one", retries)?;
+        let claims = ClaimOutcome::ALL.iter().zip(snapshot.claims);
+        let claims = claims.map(|(outcome, count)| ([("outcome", Cow::from(outcome.as_str()))], count));
+        families.counters("archiver_claims", "Files asked the ledger for, by what it said", claims)?;
+        families.counter(
+            "archiver_lease_lost",
+            "Claimed files that another archiver took over, because the lease had run out",
+            snapshot.leases_lost,
+        )?;
         families.counter(
             "archiver_watch_overflows",
             "Times that events of a watched directory were lost, and it was scanned instead",

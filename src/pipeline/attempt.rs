@@ -1,12 +1,40 @@
-//! What one attempt at a file comes to.
+//! What one attempt at a file comes to, and what all of them do.
 
 use super::read::ReadError;
 use crate::destination::DestinationError;
 use crate::destination::sftp::publish::Published;
 use crate::destination::sftp::stage::WINDOW_BYTES;
-use crate::domain::{RemotePath, Sha256Digest};
+use crate::domain::{RemotePath, Sha256Digest, Status};
 use crate::ledger::LedgerError;
 use crate::report::RetryClass;
+
+/// What a transfer came to.
+#[derive(Debug)]
+pub struct End {
+    pub status: Status,
+    pub reason: Option<String>,
+    pub remote: RemotePath,
+    pub sha256: Option<Sha256Digest>,
+    pub attempts: u32,
+    pub version: Standing,
+    pub blame: Blame,
+}
+
+/// Whose fault it is that a file did not go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    File,
+    /// The destination was given up, and all that waited for it.
+    Destination,
+}
+
+/// Whether the version is still the one that stands under its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Current,
+    /// Another one took its place: its row gives way to that one's.
+    Superseded,
+}
 
 /// Why an attempt ended without a commit.
 #[derive(Debug)]

@@ -12,6 +12,7 @@ use super::desk::Desk;
 use super::engine::{Engine, Patience, Pulses, Source};
 use super::lease::LeaseKeeper;
 use super::names::{BadPath, Entry};
+use super::peers::Peers;
 use super::turns::AllTurns;
 use super::{push, watch};
 use crate::config::settings::{DestinationSettings, Settings, SourceSettings};
@@ -75,10 +76,12 @@ pub fn engine(
         Patience::Persistent => watch::WAITING,
     };
     let waiting = archives.iter().map(|_| Mutex::new(Waiting::new(capacity))).collect();
-    let destinations = settings.destinations.iter().map(|destination| destination.url.to_string().into()).collect();
+    let destinations: Vec<_> =
+        settings.destinations.iter().map(|destination| destination.url.to_string().into()).collect();
     let engine = Engine {
         settings,
         lease: LeaseKeeper::new(ledger.clone()),
+        peers: Peers::new(ledger.clone(), &sources, &destinations),
         ledger,
         reporter,
         desk: Desk::default(),

@@ -106,7 +106,7 @@ impl Engine {
             remote: record.remote.clone(),
             repeat: Repeat::Skip,
         };
-        let replies = self.hold(|| self.ledger.claim(vec![request.clone()])).await?;
+        let replies = self.claim(&[request]).await?;
         if let Some(ClaimReply::Claimed(claim)) = replies.into_iter().next() {
             self.hold(|| self.ledger.record(&claim, record.clone(), Intention::LeaveAlone)).await?;
         }

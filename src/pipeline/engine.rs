@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::desk::Desk;
 use super::lease::LeaseKeeper;
 use super::names::Entry;
+use super::peers::Peers;
 use super::read::Version;
 use super::turns::AllTurns;
 use crate::config::settings::Settings;
@@ -22,9 +23,9 @@ use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
 use crate::domain::{After, AfterFailure, Deferral, FileKey, KeyId, Pulse, RemotePath, Row};
 use crate::failpoint::{Point, reach};
-use crate::ledger::{Claim, Intention, Ledger, LedgerError, Record, RowOf};
+use crate::ledger::{Claim, ClaimReply, ClaimRequest, Intention, Ledger, LedgerError, Record, RowOf};
 use crate::readiness::Waiting;
-use crate::report::{Claimed, Reporter};
+use crate::report::{ClaimOutcome, Claimed, Reporter};
 use crate::selection::{MarkerPattern, Selection};
 use crate::source::{BelowRoot, Candidate};
 
@@ -83,6 +84,7 @@ pub struct Engine {
     pub settings: Arc<Settings>,
     pub ledger: Arc<dyn Ledger>,
     pub lease: LeaseKeeper,
+    pub peers: Peers,
     pub reporter: Reporter,
     pub desk: Desk,
     /// The process's, for an earlier engine may still be at something.
@@ -364,6 +366,21 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Asks the ledger for files, and counts what it says.
+    pub async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<ClaimReply>, LedgerError> {
+        let replies = self.hold(|| self.ledger.claim(requests.to_vec())).await?;
+        for reply in &replies {
+            self.reporter.asked(match reply {
+                ClaimReply::Claimed(_) => ClaimOutcome::Claimed,
+                ClaimReply::Recorded(_) => ClaimOutcome::Recorded,
+                // In flight here already: nobody was asked for nothing.
+                ClaimReply::Held { owner } if *owner == self.ledger.owner() => continue,
+                ClaimReply::Held { .. } => ClaimOutcome::Held,
+            });
+        }
+        Ok(replies)
     }
 
     /// Makes the commit durable in the ledger, and with it the intention to dispose of the local file.

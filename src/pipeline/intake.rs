@@ -1,11 +1,12 @@
 //! From a named candidate to a claimed job: look at it, ask the rules whether it is finished, claim it.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::engine::{Engine, Job, Resting};
+use super::peers::Boldness;
 use super::read::Version;
 use crate::config::settings::Execution;
 use crate::domain::{Deferral, FileKey, Pulse, Repeat, Row, Status, WriterState, display};
@@ -17,6 +18,13 @@ use crate::source::{BelowRoot, Candidate};
 
 /// Candidates looked at, and claimed, together.
 pub const BATCH: usize = 256;
+
+/// How long files that were put off wait, once due, for what came in to be dealt with first.
+pub const PUT_OFF_PATIENCE: Duration = Duration::from_secs(10);
+/// Who has fewer files in hand takes what others leave lying.
+const FEW_IN_HAND: usize = 16;
+/// How often it is looked whether that is so.
+const BUSY_RECHECK: Duration = Duration::from_millis(250);
 
 /// What a look at a candidate showed.
 #[derive(Debug)]
@@ -60,17 +68,26 @@ pub enum Told {
     Quietly,
 }
 
+/// Whether files are left to others who may take them first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    Fair,
+    /// What stands is ours to take in, now.
+    Over,
+}
+
 /// The intake of one destination's sources: it waits where that destination's workers are all busy, and no other does.
 #[derive(Debug)]
 pub struct Intake {
     engine: Arc<Engine>,
     destination: usize,
     jobs: mpsc::Sender<Job>,
+    boldness: Mutex<Boldness>,
 }
 
 impl Intake {
     pub fn new(engine: Arc<Engine>, destination: usize, jobs: mpsc::Sender<Job>) -> Self {
-        Self { engine, destination, jobs }
+        Self { engine, destination, jobs, boldness: Mutex::default() }
     }
 
     pub fn destination(&self) -> usize {
@@ -95,6 +112,7 @@ impl Intake {
 
     /// Looks at candidates on a blocking thread, in order.
     pub async fn look(&self, candidates: Vec<Candidate>) -> Vec<(Candidate, Result<Seen, Unseen>)> {
+        self.engine.peers.meet().await;
         let engine = self.engine.clone();
         self.pulse().beat(Instant::now());
         let looking = tokio::task::spawn_blocking(move || {
@@ -107,12 +125,85 @@ impl Intake {
         looking.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
-    /// Whether what was seen is finished, and since when all but its settle time was over. Holds what is not.
-    pub fn judge(&self, seen: &Seen, rules: Rules) -> (Instant, Decision) {
+    /// Whether what was seen is finished, and since when all but its settle time was over. Holds what is not, and what others
+    /// may take first.
+    pub fn judge(&self, seen: &Seen, rules: Rules, sharing: Sharing) -> (Instant, Decision) {
         let (candidate, observation) = (&seen.version.candidate, &seen.observation);
         let mut waiting = self.waiting();
+        let put_off = waiting.put_off_until(candidate, observation.fingerprint);
         let finished = waiting.finished_since(candidate, observation, seen.at);
-        (finished, waiting.observe(candidate.clone(), observation, rules, seen.at))
+        let decision = waiting.observe(candidate.clone(), observation, rules, seen.at);
+        if decision != Decision::Ready || sharing == Sharing::Over {
+            return (finished, decision);
+        }
+        let source = &self.engine.sources[candidate.root.source];
+        let put_off = match put_off {
+            Some((until, deferral)) => Some((until, deferral)).filter(|_| seen.at < until),
+            None => {
+                let others = self.engine.peers.leave_for(source, candidate);
+                others.map(|time| (seen.at + time, Deferral::OthersFirst))
+            }
+        };
+        if let Some((until, deferral)) = put_off {
+            let version = observation.fingerprint;
+            if waiting.put_off(candidate.clone(), version, finished, deferral.clone(), until) {
+                return (finished, Decision::Wait { deferral, until: Some(until) });
+            }
+        }
+        (finished, Decision::Ready)
+    }
+
+    /// When to look after those that were put off for others: when the first is due, or whether we are still busy.
+    pub fn next_put_off(&self) -> Option<tokio::time::Instant> {
+        let due = self.waiting().next_put_off()?;
+        let at = if self.is_free(due) { due } else { due.max(Instant::now() + BUSY_RECHECK) };
+        Some(tokio::time::Instant::from_std(at))
+    }
+
+    /// Whether what is due then may be taken from others: who is busy only makes them ask in vain for what is theirs.
+    fn is_free(&self, due: Instant) -> bool {
+        self.engine.in_hand() < FEW_IN_HAND || due + PUT_OFF_PATIENCE <= Instant::now()
+    }
+
+    /// Those that were put off long enough, and are not on record by now; with [`Sharing::Over`] all of them.
+    pub async fn put_off_due(&self, sharing: Sharing) -> Result<Vec<Candidate>, LedgerError> {
+        let next = self.waiting().next_put_off();
+        if sharing == Sharing::Fair && !next.is_some_and(|due| self.is_free(due)) {
+            return Ok(Vec::new());
+        }
+        let until = (sharing == Sharing::Fair).then(Instant::now);
+        let due: Vec<_> =
+            self.waiting().put_off_due(until, BATCH).iter().map(|candidate| (**candidate).clone()).collect();
+        let left = self.without_recorded(due.clone()).await?;
+        let mut waiting = self.waiting();
+        due.iter().filter(|candidate| !left.contains(candidate)).for_each(|candidate| waiting.forget(candidate));
+        Ok(left)
+    }
+
+    /// As [`Intake::admit`], of files that were put off: of some, while it turns out that others have them.
+    pub async fn admit_put_off(&self, mut ready: Vec<Ready>, told: Told) -> Result<Vec<Ready>, LedgerError> {
+        let boldness = *self.boldness.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = Instant::now() + boldness.pause;
+        for later in ready.split_off(boldness.files.min(ready.len())) {
+            let Version { candidate, fingerprint } = later.version.clone();
+            let put_off = self.waiting().put_off(candidate, fingerprint, later.finished, Deferral::OthersFirst, until);
+            if !put_off {
+                ready.push(later);
+            }
+        }
+        let asked = ready.len();
+        let held = self.admit(ready, told).await?;
+        tracing::debug!(asked, held = held.len(), in_hand = self.engine.in_hand(), "asked for what was left to others");
+        *self.boldness.lock().unwrap_or_else(PoisonError::into_inner) =
+            boldness.told(asked, held.len(), self.engine.ledger.lease());
+        Ok(held)
+    }
+
+    /// Puts a file off that another one holds.
+    pub fn put_off_held(&self, held: &Ready, random: f64) {
+        let until = Instant::now() + self.engine.peers.ask_again_in(random);
+        let Version { candidate, fingerprint } = held.version.clone();
+        self.waiting().put_off(candidate, fingerprint, held.finished, Deferral::HeldElsewhere, until);
     }
 
     /// Ends those that are on record as they stand now: they have nothing to settle. The others go on.
@@ -198,6 +289,9 @@ impl Intake {
                 }
                 ClaimReply::Claimed(claim) => {
                     reach(Point::Claimed);
+                    if !claim.predecessors.is_empty() {
+                        tracing::debug!(file = %display::path(&request.local_path), "taking up what an earlier claim left");
+                    }
                     let Ready { version, marker, finished } = file;
                     let source = &self.engine.sources[version.candidate.root.source].name;
                     let (path, size) = (&request.local_path, version.fingerprint.size);
@@ -208,7 +302,10 @@ impl Intake {
                 // In flight already, from an earlier look.
                 ClaimReply::Held { owner }
                     if owner == self.engine.ledger.owner() && !self.engine.was_settled_for_another(&request.key) => {}
-                ClaimReply::Held { .. } => held.push(file),
+                ClaimReply::Held { owner } => {
+                    self.engine.peers.heard_of(owner);
+                    held.push(file);
+                }
             }
         }
         // First, for the workers may be busy for long.
@@ -230,7 +327,7 @@ impl Intake {
     /// With `--force`, what this very run archived is not archived again, however often it is met.
     async fn claim(&self, requests: &[ClaimRequest]) -> Result<Vec<ClaimReply>, LedgerError> {
         if self.engine.settings.repeat == Repeat::Skip {
-            return self.engine.hold(|| self.engine.ledger.claim(requests.to_vec())).await;
+            return self.engine.claim(requests).await;
         }
         let keys: Vec<_> = requests.iter().map(|request| request.key.clone()).collect();
         let records = self.engine.hold(|| self.engine.ledger.recorded(keys.clone())).await?;
@@ -245,7 +342,7 @@ impl Intake {
                 ClaimRequest { repeat, ..request.clone() }
             })
             .collect();
-        self.engine.hold(|| self.engine.ledger.claim(requests.clone())).await
+        self.engine.claim(&requests).await
     }
 
     /// A file that is on record needs no upload, but perhaps a disposal that a crash, or `keep`, left undone. Gives its
@@ -306,8 +403,11 @@ impl Intake {
         let stopped = self.engine.stopped_before(self.destination);
         let waiting = self.waiting();
         let left = waiting.iter().map(|(candidate, fingerprint, deferral)| {
-            // It might have settled; it was not given the time.
-            let deferral = if *deferral == Deferral::Unsettled { stopped.clone() } else { deferral.clone() };
+            // It might have settled, or had its turn; it was not given the time.
+            let deferral = match deferral {
+                Deferral::Unsettled | Deferral::OthersFirst => stopped.clone(),
+                deferral => deferral.clone(),
+            };
             (Version { candidate: candidate.clone(), fingerprint }, deferral)
         });
         left.collect()

@@ -202,7 +202,7 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
         remote: orphan.remote,
         repeat: Repeat::Force,
     };
-    let reply = engine.hold(|| engine.ledger.claim(vec![request.clone()])).await?.pop();
+    let reply = engine.claim(&[request]).await?.pop();
     let Some(ClaimReply::Claimed(claim)) = reply else { return Ok(()) };
     reach(Point::OrphanClaimed);
     // The destination may be out for long; the claim is given back in any case.
@@ -227,7 +227,10 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
         }
         None => Staged::Maybe,
     };
-    still_ours(engine.hold(|| engine.ledger.release(&claim, Release::Forget { staged })).await)?;
+    match engine.hold(|| engine.ledger.release(&claim, Release::Forget { staged })).await {
+        Err(LedgerError::LeaseLost) => engine.reporter.lease_lost(&orphan.local_path),
+        other => other?,
+    }
     reach(Point::OrphanForgotten);
     Ok(())
 }

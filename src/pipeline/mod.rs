@@ -12,6 +12,7 @@ pub mod janitor;
 pub mod lease;
 pub mod names;
 mod outages;
+mod peers;
 mod place;
 pub mod push;
 pub mod read;

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
-use super::intake::{BATCH, Intake, Ready, Told, Unseen, problem_row, sleep_until};
+use super::intake::{BATCH, Intake, Ready, Sharing, Told, Unseen, problem_row, sleep_until};
 use super::names::{BadPath, Named};
 use crate::config::settings::Execution;
 use crate::domain::{Deferral, Status};
@@ -43,6 +43,7 @@ pub async fn take_in(
     while !(ended && intake.waiting().is_empty()) {
         let room = intake.waiting().room().min(BATCH);
         let due = intake.waiting().next_due().map(tokio::time::Instant::from_std);
+        let put_off = intake.next_put_off();
         tokio::select! {
             biased;
             () = draining.cancelled() => {
@@ -62,6 +63,10 @@ pub async fn take_in(
                 let candidates = run.sort(batch.drain(..)).await?;
                 run.examine(candidates, Look::First).await?;
             }
+            () = sleep_until(put_off), if put_off.is_some() => {
+                let due = intake.put_off_due(Sharing::Fair).await?;
+                run.examine(due, Look::Late).await?;
+            }
         }
         intake.tell_waiting();
     }
@@ -80,6 +85,8 @@ struct Run<'a> {
 enum Look {
     First,
     Again,
+    /// It was left to others first.
+    Late,
 }
 
 impl Run<'_> {
@@ -102,12 +109,13 @@ impl Run<'_> {
             match seen {
                 Ok(seen) => {
                     let rules = Rules { settle: self.engine.sources[candidate.root.source].settle };
-                    let (finished, decision) = self.intake.judge(&seen, rules);
+                    let (finished, decision) = self.intake.judge(&seen, rules, Sharing::Fair);
                     match decision {
                         Decision::Ready => ready.push(seen.ready(finished)),
                         // A writer may be gone in a moment: a process that was just forked holds the files of its parent.
                         Decision::Wait { deferral: Deferral::Unsettled | Deferral::OpenForWriting, .. }
                             if look == Look::First => {}
+                        Decision::Wait { deferral: Deferral::OthersFirst, .. } => {}
                         Decision::Wait { deferral, .. } => {
                             self.intake.waiting().forget(&candidate);
                             self.intake.defer(&candidate, seen.observation.fingerprint.size, &deferral).await?;
@@ -125,11 +133,15 @@ impl Run<'_> {
                 }
             }
         }
-        self.admit(ready).await
+        let held = match look {
+            Look::First | Look::Again => self.intake.admit(ready, Told::ByRow).await?,
+            Look::Late => self.intake.admit_put_off(ready, Told::ByRow).await?,
+        };
+        self.keep_held(held).await
     }
 
-    async fn admit(&mut self, ready: Vec<Ready>) -> Result<(), LedgerError> {
-        for held in self.intake.admit(ready, Told::ByRow).await? {
+    async fn keep_held(&mut self, held: Vec<Ready>) -> Result<(), LedgerError> {
+        for held in held {
             if self.held.len() < HELD {
                 self.held.push(held);
             } else {
@@ -156,7 +168,8 @@ impl Run<'_> {
                 break;
             }
             let held = std::mem::take(&mut self.held);
-            self.admit(held).await?;
+            let held = self.intake.admit(held, Told::ByRow).await?;
+            self.keep_held(held).await?;
         }
         for held in &self.held {
             self.defer(held).await?;

@@ -15,7 +15,7 @@ use std::time::Instant;
 use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
-use super::attempt::{Done, Halt, Then, Trouble, describe, memory_kib};
+use super::attempt::{Blame, Done, End, Halt, Standing, Then, Trouble, describe, memory_kib};
 use super::content::{Content, Other};
 use super::engine::{Engine, Job, Patience};
 use super::place::Place;
@@ -30,34 +30,6 @@ use crate::domain::{Deferral, OnConflict, Publish, RemotePath, Sha256Digest, Sta
 use crate::failpoint::{Point, reach};
 use crate::ledger::{Claim, LedgerError, Record, Release, Staged};
 use crate::report::RetryClass;
-
-/// What a transfer came to.
-#[derive(Debug)]
-pub struct End {
-    pub status: Status,
-    pub reason: Option<String>,
-    pub remote: RemotePath,
-    pub sha256: Option<Sha256Digest>,
-    pub attempts: u32,
-    pub version: Standing,
-    pub blame: Blame,
-}
-
-/// Whose fault it is that a file did not go through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Blame {
-    File,
-    /// The destination was given up, and all that waited for it.
-    Destination,
-}
-
-/// Whether the version is still the one that stands under its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    Current,
-    /// Another one took its place: its row gives way to that one's.
-    Superseded,
-}
 
 /// How the attempts at a file ended.
 #[derive(Debug)]
@@ -181,6 +153,7 @@ impl<'a> Transfer<'a> {
             let session = slot.as_deref();
             let trouble = match halt {
                 Halt::Ledger(LedgerError::LeaseLost) => {
+                    self.lose_lease();
                     self.clean(session).await;
                     let reason = Deferral::HeldElsewhere.to_string();
                     return Ok(Outcome::Ended(self.end(Status::Deferred, Some(reason), None)));
@@ -508,6 +481,7 @@ impl<'a> Transfer<'a> {
         let intention = match self.engine.record(self.job, &self.claim_to_end(), record).await {
             Ok(intention) => intention,
             Err(LedgerError::LeaseLost) => {
+                self.lose_lease();
                 // A successor owns the file; it finds these bytes under their name and records them itself.
                 return Ok(self.end(Status::Deferred, Some(Deferral::HeldElsewhere.to_string()), None));
             }
@@ -560,7 +534,10 @@ impl<'a> Transfer<'a> {
         let ours = match self.engine.hold(|| self.engine.ledger.release(&claim, release.clone())).await {
             Ok(()) => true,
             // Its successor has the file, and judges it.
-            Err(LedgerError::LeaseLost) => false,
+            Err(LedgerError::LeaseLost) => {
+                self.lose_lease();
+                false
+            }
             Err(error) => return Err(error),
         };
         let mut reason = reason;
@@ -577,6 +554,10 @@ impl<'a> Transfer<'a> {
     /// Whether nothing can be on the server, under any name that this file had or has.
     fn is_untouched(&self) -> bool {
         self.staged == Staged::Nothing && self.inherited == Inherited::Settled && !self.late && self.ambiguous.is_none()
+    }
+
+    fn lose_lease(&self) {
+        self.engine.reporter.lease_lost(&self.job.version.candidate.absolute());
     }
 
     /// The claim with every token whose name a late request may still bring back, although it is gone.

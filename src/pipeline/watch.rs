@@ -11,7 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::desk::Desk;
 use super::engine::{Engine, Resting, RunError};
-use super::intake::{BATCH, Intake, Told, Unseen, problem_row, sleep_until};
+use super::intake::{BATCH, Intake, PUT_OFF_PATIENCE, Sharing, Told, Unseen, problem_row, sleep_until};
 use super::names::{Entry, Named};
 use super::scans::{Asked, Scans, Step, Walk, Why, begin};
 use crate::config::settings::{Execution, LedgerLocation, WatchSettings, WatcherKind};
@@ -55,14 +55,19 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
         scans: Scans::default(),
         missed: Missed::Nothing,
         unmet: VecDeque::new(),
+        put_off: PutOff::Last,
         stage: Stage::Watching,
     };
+    // The others learn of us before the first file comes.
+    engine.peers.meet().await;
     engine.reporter.phase(Phase::Watching);
     let mut idleness = look_interval();
     let mut inflow = Inflow::new(watch);
     let mut retried = engine.lease.retried();
     loop {
         let due = run.intake.waiting().next_due().map(tokio::time::Instant::from_std);
+        let put_off = run.intake.next_put_off();
+        let overdue = put_off.filter(|_| run.put_off == PutOff::Last).map(|due| due + PUT_OFF_PATIENCE);
         intake.pulse().rest();
         tokio::select! {
             biased;
@@ -75,7 +80,9 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
             () = engine.stop.cancelled() => break,
             () = sleep_until(due), if due.is_some() => run.examine_due().await?,
             () = std::future::ready(()), if !run.unmet.is_empty() => run.examine_unmet().await?,
+            () = sleep_until(overdue), if overdue.is_some() => run.examine_put_off().await?,
             came = inflow.next(&mut run) => {
+                run.put_off = PutOff::Last;
                 intake.pulse().beat(Instant::now());
                 if came == Came::End {
                     warn!("the watcher ended; stopping");
@@ -88,6 +95,7 @@ pub async fn take_in(engine: &Arc<Engine>, intake: &Intake, shutdown: &Shutdown)
                 engine.wake_all();
                 run.scan_all_roots();
             }
+            () = sleep_until(put_off), if put_off.is_some() => run.examine_put_off().await?,
             _ = idleness.tick(), if settings.idle_exit.is_some() => {
                 if run.is_idle(settings) {
                     shutdown.drain();
@@ -222,7 +230,15 @@ struct Run<'a> {
     /// Roots that were walked to their end, with the marks of their beginnings: what waited for an event before, and was
     /// not met, may be gone.
     unmet: VecDeque<(Arc<Root>, u64)>,
+    put_off: PutOff,
     stage: Stage,
+}
+
+/// Whether files that were put off for others were looked at since something last came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PutOff {
+    Looked,
+    Last,
 }
 
 /// How far a watch is.
@@ -427,6 +443,18 @@ impl Run<'_> {
         self.examine(due, Told::ByRow).await
     }
 
+    /// Looks at some of the files that others did not take while they could have.
+    async fn examine_put_off(&mut self) -> Result<(), LedgerError> {
+        self.put_off = PutOff::Looked;
+        let due = self.intake.put_off_due(self.sharing()).await?;
+        self.examine_as(due, Told::ByRow, self.sharing()).await
+    }
+
+    /// Others may have been told to stop, too: nobody is waited for then.
+    fn sharing(&self) -> Sharing {
+        if self.stage == Stage::Watching { Sharing::Fair } else { Sharing::Over }
+    }
+
     /// Looks at some of the files that wait for an event and were not met by a walk of their root. Where a directory was
     /// moved away, or the root is polled, no event tells that they are gone.
     async fn examine_unmet(&mut self) -> Result<(), LedgerError> {
@@ -440,23 +468,28 @@ impl Run<'_> {
     }
 
     async fn examine(&mut self, candidates: Vec<Candidate>, told: Told) -> Result<(), LedgerError> {
+        self.examine_as(candidates, told, Sharing::Over).await
+    }
+
+    /// `left`: whether they were left to others, who may have them by now.
+    async fn examine_as(&mut self, candidates: Vec<Candidate>, told: Told, left: Sharing) -> Result<(), LedgerError> {
         if candidates.is_empty() {
             return Ok(());
         }
         // While this one looks, none that sends elsewhere takes the watch for idle.
         self.engine.take_in_hand();
-        let examined = self.look_at(candidates, told).await;
+        let examined = self.look_at(candidates, told, left).await;
         self.engine.put_down();
         examined
     }
 
-    async fn look_at(&mut self, candidates: Vec<Candidate>, told: Told) -> Result<(), LedgerError> {
+    async fn look_at(&mut self, candidates: Vec<Candidate>, told: Told, left: Sharing) -> Result<(), LedgerError> {
         let (mut ready, mut unmarked) = (Vec::new(), Vec::new());
         for (candidate, seen) in self.intake.look(candidates).await {
             match seen {
                 Ok(seen) => {
                     let rules = Rules { settle: self.engine.sources[candidate.root.source].settle };
-                    let (finished, decision) = self.intake.judge(&seen, rules);
+                    let (finished, decision) = self.intake.judge(&seen, rules, self.sharing());
                     match decision {
                         Decision::Ready => ready.push(seen.ready(finished)),
                         // Held or not: there may be more of them than have room.
@@ -483,9 +516,16 @@ impl Run<'_> {
         if !ready.is_empty() {
             self.engine.stir();
         }
-        for held in self.intake.admit(ready, told).await? {
-            // Its owner records it; should that owner die, the next scan finds the file free.
+        let held = match left {
+            Sharing::Fair => self.intake.admit_put_off(ready, told).await?,
+            Sharing::Over => self.intake.admit(ready, told).await?,
+        };
+        for held in held {
             debug!(path = %display::path(&held.version.candidate.absolute()), "claimed by another archiver");
+            // Its owner records it, unless it dies. Who is about to end leaves that to others.
+            if self.stage == Stage::Watching {
+                self.intake.put_off_held(&held, rand::random());
+            }
         }
         Ok(())
     }

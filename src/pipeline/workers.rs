@@ -9,9 +9,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{Instrument, debug, error, info};
 
+use super::attempt::{Blame, End, Standing};
 use super::engine::{Engine, Job, Patience, Resting, RunError};
 use super::place::Places;
-use super::transfer::{Blame, End, Standing, Transfer};
+use super::transfer::Transfer;
 use crate::domain::{Row, Status, display};
 use crate::ledger::LedgerError;
 

@@ -55,6 +55,28 @@ impl RetryClass {
     }
 }
 
+/// What a ledger that may be shared said to a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    Claimed,
+    /// Archived before.
+    Recorded,
+    /// By another archiver.
+    Held,
+}
+
+impl ClaimOutcome {
+    pub const ALL: [Self; 3] = [Self::Claimed, Self::Recorded, Self::Held];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Claimed => "claimed",
+            Self::Recorded => "recorded",
+            Self::Held => "held",
+        }
+    }
+}
+
 /// A handle for whoever has something to tell. Clones share the counters.
 #[derive(Debug, Clone)]
 pub struct Reporter(Arc<Shared>);
@@ -67,6 +89,8 @@ pub(super) struct Shared {
     /// In the order in which they became known.
     sources: RwLock<Vec<Ended>>,
     retries: [AtomicU64; RetryClass::ALL.len()],
+    claims: [AtomicU64; ClaimOutcome::ALL.len()],
+    leases_lost: AtomicU64,
     scans: AtomicU64,
     overflows: AtomicU64,
     totals: LiveTotals,
@@ -169,6 +193,10 @@ pub struct Snapshot {
     pub retries: u64,
     /// Of these, each class, in the order of [`RetryClass::ALL`].
     pub retries_by_class: [u64; RetryClass::ALL.len()],
+    /// What the ledger said to claims, in the order of [`ClaimOutcome::ALL`].
+    pub claims: [u64; ClaimOutcome::ALL.len()],
+    /// Claimed files that another archiver took over.
+    pub leases_lost: u64,
     /// Walks of whole roots.
     pub scans: u64,
     /// Times that events of a root were lost.
@@ -201,6 +229,8 @@ impl Reporter {
             sent_bytes: AtomicU64::new(0),
             sources: RwLock::default(),
             retries: Default::default(),
+            claims: Default::default(),
+            leases_lost: AtomicU64::new(0),
             scans: AtomicU64::new(0),
             overflows: AtomicU64::new(0),
             totals: LiveTotals::default(),
@@ -303,6 +333,17 @@ impl Reporter {
         self.0.retries[class as usize].fetch_add(1, Relaxed);
     }
 
+    /// The ledger replied so to a claim.
+    pub fn asked(&self, outcome: ClaimOutcome) {
+        self.0.claims[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A claimed file is another archiver's now.
+    pub fn lease_lost(&self, path: &Path) {
+        self.0.leases_lost.fetch_add(1, Relaxed);
+        tracing::warn!(file = %display::path(path), "another archiver took it over, for our lease had run out");
+    }
+
     /// A whole root is walked.
     pub fn scanning(&self) {
         self.0.scans.fetch_add(1, Relaxed);
@@ -345,6 +386,8 @@ impl Reporter {
             sources,
             retries: retries_by_class.iter().sum(),
             retries_by_class,
+            claims: ClaimOutcome::ALL.map(|outcome| shared.claims[outcome as usize].load(Relaxed)),
+            leases_lost: shared.leases_lost.load(Relaxed),
             scans: shared.scans.load(Relaxed),
             overflows: shared.overflows.load(Relaxed),
             last_archived_at: last_archived.and_then(DateTime::from_timestamp_millis),
@@ -392,9 +435,14 @@ mod tests {
         finished(&reporter, row("b", Status::Failed, 5), at);
         reporter.retrying(RetryClass::Session, Path::new("/a"), 1, Duration::ZERO, "refused");
         reporter.retried(RetryClass::Destination);
+        for outcome in [ClaimOutcome::Held, ClaimOutcome::Claimed, ClaimOutcome::Held] {
+            reporter.asked(outcome);
+        }
+        reporter.lease_lost(Path::new("/a"));
         let snapshot = reporter.clone().snapshot();
         assert_eq!((snapshot.discovered, snapshot.waiting, snapshot.retries), (3, 4, 2));
         assert_eq!(snapshot.retries_by_class, [0, 1, 1]);
+        assert_eq!((snapshot.claims, snapshot.leases_lost), ([1, 0, 2], 1));
         assert_eq!(snapshot.totals, Totals { archived: 2, failed: 1, bytes: 11, ..Totals::default() });
         assert_eq!(snapshot.sources.len(), 2);
         assert_eq!(snapshot.sources[1].1, Totals { archived: 1, failed: 1, bytes: 1, ..Totals::default() });

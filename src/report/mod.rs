@@ -19,7 +19,7 @@ pub mod vitals;
 pub use claimed::{Claimed, LargeTransfer, Pending, Transfer};
 pub use console::{Colour, Console};
 pub use distribution::Distributed;
-pub use events::{Failed, Phase, Reporter, RetryClass, Snapshot};
+pub use events::{ClaimOutcome, Failed, Phase, Reporter, RetryClass, Snapshot};
 pub use progress::Progress;
 pub use summary::{RowSet, Summary, SummaryError, SummaryHeader, Surface};
 pub use vitals::{DestinationVitals, Sessions, Vitals, WaitingFile, WaitingFiles};

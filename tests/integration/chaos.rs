@@ -21,6 +21,8 @@ mod model;
 mod observer;
 #[path = "chaos_plan.rs"]
 mod plan;
+#[path = "chaos_replicas.rs"]
+mod replicas;
 #[path = "chaos_run.rs"]
 mod run;
 #[path = "chaos_stopped.rs"]

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::model::{Identity, Model, Violations};
 
-/// How long it rests between two looks: others have work to do as well.
+/// How long it rests at least between two looks, else as long as it looked: others have work to do as well.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// What was ever seen.
@@ -75,6 +75,7 @@ impl View {
         let mut seen = Seen::default();
         let mut done = HashSet::new();
         loop {
+            let start = Instant::now();
             for entry in std::fs::read_dir(&self.base).unwrap().flatten() {
                 let name = entry.file_name();
                 let is_final = !done.contains(&name) && self.look(Path::new(&name), &mut seen) == Look::Final;
@@ -83,7 +84,7 @@ impl View {
                 }
             }
             seen.looks += 1;
-            if stopped.recv_timeout(PAUSE) != Err(RecvTimeoutError::Timeout) {
+            if stopped.recv_timeout(PAUSE.max(start.elapsed())) != Err(RecvTimeoutError::Timeout) {
                 return seen;
             }
         }

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use super::model::{Copies, Identity, Model, Violations};
 use super::observer::{Directories, Foreign, Observer, Partial, Seen, View, key_of, local_path};
 use super::plan::{Deed, Plan, Told};
-use super::writer::{AtWork, Marked, Writer};
+use super::writer::{AtWork, Full, Marked, Writer};
 use super::{After, Mode, REFUSED, Refused, Scenario, Server};
 use crate::push::Bench;
 use crate::support::embedded::Embedded;
@@ -93,7 +93,7 @@ pub fn run(scenario: &'static Scenario, effort: &Effort) {
         partial: scenario.partial,
     };
     let observer = Observer::start(view);
-    let application = AtWork::start(chaos.writer.clone());
+    let application = AtWork::start(chaos.writer.clone(), Full::Waits);
     for round in 0..effort.times * scenario.rounds {
         for point in scenario.points() {
             chaos.strike(point);

@@ -23,6 +23,15 @@ const NAMES: u32 = 14;
 /// Files that stand at most before the application waits for the archiver.
 const STANDING: usize = 60;
 
+/// What the application does when so many files stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// For the archiver to take some away.
+    Waits,
+    /// It removes ten times as many, for the archiver keeps them.
+    Withdraws,
+}
+
 /// Whether data files have a marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marked {
@@ -281,9 +290,9 @@ pub struct AtWork {
 }
 
 impl AtWork {
-    pub fn start(writer: Arc<Mutex<Writer>>) -> Self {
+    pub fn start(writer: Arc<Mutex<Writer>>, full: Full) -> Self {
         let (stop, stopped) = channel();
-        let thread = std::thread::spawn(move || work(&writer, &stopped));
+        let thread = std::thread::spawn(move || work(&writer, full, &stopped));
         Self { stop, thread }
     }
 
@@ -293,12 +302,14 @@ impl AtWork {
     }
 }
 
-fn work(writer: &Mutex<Writer>, stopped: &Receiver<()>) {
+fn work(writer: &Mutex<Writer>, full: Full, stopped: &Receiver<()>) {
     loop {
         let pause = {
             let mut writer = writer.lock().unwrap();
-            if writer.standing().len() < STANDING {
-                writer.act();
+            match full {
+                Full::Waits if writer.standing().len() >= STANDING => {}
+                Full::Withdraws if writer.standing().len() >= 10 * STANDING => writer.withdraw_all(),
+                Full::Waits | Full::Withdraws => writer.act(),
             }
             Duration::from_millis(writer.random.random_range(0..25))
         };

@@ -29,7 +29,7 @@ fn state(address: SocketAddr) -> Value {
 }
 
 /// The samples of a page in the text format, by name and labels.
-fn samples(text: &str) -> BTreeMap<String, f64> {
+pub fn samples(text: &str) -> BTreeMap<String, f64> {
     let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     samples
         .map(|line| line.rsplit_once(' ').unwrap())
@@ -80,7 +80,7 @@ fn every_metric_of_the_contract_is_there_and_counts_what_happens() {
     let names = "archiver_files_total archiver_bytes_total archiver_upload_duration_seconds archiver_archive_lag_seconds \
         archiver_waiting_files archiver_waiting_bytes archiver_oldest_waiting_seconds archiver_sessions \
         archiver_retries_total archiver_destination_up archiver_watch_overflows_total archiver_scans_total \
-        archiver_source_free_bytes archiver_last_archived_timestamp_seconds archiver_build_info";
+        archiver_claims_total archiver_lease_lost_total archiver_source_free_bytes archiver_last_archived_timestamp_seconds archiver_build_info";
     assert_eq!(families, names.split_whitespace().map(str::to_owned).collect());
     let samples = samples(&text);
     let value = |name: &str| *samples.get(name).unwrap_or_else(|| panic!("no {name} in\n{text}"));
@@ -96,6 +96,9 @@ fn every_metric_of_the_contract_is_there_and_counts_what_happens() {
     assert!(value("archiver_oldest_waiting_seconds") > 0.0);
     assert!(value("archiver_scans_total") >= 2.0);
     assert_eq!(value("archiver_retries_total{class=\"session\"}"), 0.0);
+    let claims = ["claimed", "recorded", "held"]
+        .map(|outcome| value(&format!("archiver_claims_total{{outcome=\"{outcome}\"}}")));
+    assert_eq!((claims[0], claims[2], value("archiver_lease_lost_total")), (1.0, 0.0, 0.0));
     assert_eq!(value(&format!("archiver_destination_up{{destination=\"{}\"}}", site.server.url())), 1.0);
     assert!(value("archiver_sessions{state=\"idle\"}") + value("archiver_sessions{state=\"busy\"}") >= 1.0);
     assert!(value("archiver_source_free_bytes{source=\"reports\"}") > 0.0);

@@ -38,6 +38,26 @@ fn one_ends_at(points: &[Point], what: &str) {
     assert_eq!(reached, points.len());
 }
 
+/// It was told that the dead one has the file, and no event and no scan tells that it has it no longer.
+#[test]
+fn what_a_dead_one_held_is_taken_over_without_a_scan() {
+    let shared = Shared::with_lease(SHORT);
+    let quiet = |armed: &str| {
+        let mut command = shared.finish(shared.site.command(["--after", "delete", "--scan-interval", "1h"]), FINE);
+        command.env("ARCHIVER_LOG", "info,archiver::pipeline::watch=debug").env(VARIABLE, armed);
+        watching(&mut command)
+    };
+    let victim = quiet(&format!("{}:1:stop", Point::StagingOpened.name()));
+    let mut survivor = quiet("");
+    shared.write_all(0..60);
+    wait_until("it is stopped", || victim.is_stopped());
+    survivor.expect_line("claimed by another archiver");
+    victim.signal(Signal::KILL);
+    wait_until("the other one has taken over all", || names(&shared.site.local()).is_empty());
+    assert_left_to_others(&stop(survivor));
+    shared.assert_each_once();
+}
+
 #[test]
 fn a_late_owner_harms_nothing_before_its_commit() {
     one_ends_at(&[Point::Claimed, Point::StagingOpened, Point::AllWritten, Point::LeaseConfirmed], "stop");

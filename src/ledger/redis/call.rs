@@ -83,7 +83,18 @@ impl Calls {
     }
 
     pub(super) fn leave(&self) -> Request {
-        Request { script: Script::Leave, keys: Words::default(), arguments: Words::default() }
+        let keys = Words::shown(&[&self.keys.peers()]);
+        Request { script: Script::Leave, keys, arguments: Words::default() }
+    }
+
+    pub(super) fn peers(&self, scope: &str) -> Request {
+        let keys = Words::shown(&[&self.keys.peers()]);
+        Request { script: Script::Peers, keys, arguments: [scope].into() }
+    }
+
+    pub(super) fn found_peers(&self, location: &str, reply: Value) -> Result<Vec<OwnerId>, LedgerError> {
+        let owners: Vec<Vec<u8>> = read(location, reply)?;
+        owners.iter().map(|owner| owner_of(owner)).collect::<Option<_>>().ok_or_else(|| strange(location))
     }
 
     /// `numbers`: the id of each key, and the number of its call.

@@ -39,6 +39,10 @@ impl Keys {
         Name(&self.start, "entries", "")
     }
 
+    pub(super) fn peers(&self) -> impl Display {
+        Name(&self.start, "peers", "")
+    }
+
     pub(super) fn failed(&self) -> impl Display {
         Name(&self.start, "failed", "")
     }

@@ -422,6 +422,12 @@ impl Ledger for RedisLedger {
         Ok(())
     }
 
+    async fn peers(&self, scope: &str) -> Result<Vec<OwnerId>, LedgerError> {
+        let link = self.running()?;
+        let reply = link.call(self.calls.peers(scope)).await?;
+        self.calls.found_peers(link.location(), reply)
+    }
+
     async fn finish(&self) -> Result<(), LedgerError> {
         let tidied = self.tidy().await;
         self.running()?.call(self.calls.leave()).await?;

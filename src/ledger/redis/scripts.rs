@@ -21,6 +21,7 @@ scripts! {
     Join, "join", Joins;
     Renew, "renew", Changes;
     Leave, "leave", Changes;
+    Peers, "peers", Changes;
     Claim, "claim", Changes;
     Confirm, "confirm", Changes;
     Reissue, "reissue", Changes;

@@ -514,3 +514,24 @@ async fn a_preview_knows_what_is_recorded_and_held_and_changes_nothing() {
     preview.finish().await.unwrap();
     assert_eq!(digest(), before);
 }
+
+/// Those who take in the same, as long as they live; nobody who only has a ledger.
+#[tokio::test]
+async fn peers_are_those_who_take_in_the_same() {
+    let place = Place::new();
+    let [one, two, other, idle] = [place.open().await, place.open().await, place.open().await, place.open().await];
+    async fn peers(ledger: &RedisLedger, scope: &str) -> std::collections::HashSet<OwnerId> {
+        ledger.peers(scope).await.unwrap().into_iter().collect()
+    }
+    assert_eq!(peers(&one, "a").await, [one.owner()].into());
+    assert_eq!(peers(&two, "a").await, [one.owner(), two.owner()].into());
+    assert_eq!(peers(&other, "b").await, [other.owner()].into());
+    assert_eq!(peers(&one, "a").await, [one.owner(), two.owner()].into());
+    two.finish().await.unwrap();
+    assert_eq!(peers(&one, "a").await, [one.owner()].into());
+    // It has other settings now.
+    assert_eq!(peers(&other, "a").await, [one.owner(), other.owner()].into());
+    place.pass(LEASE + Duration::from_secs(1));
+    assert_eq!(peers(&one, "a").await, [one.owner()].into());
+    idle.finish().await.unwrap();
+}

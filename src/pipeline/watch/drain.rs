@@ -37,6 +37,7 @@ impl Run<'_> {
             // The grace may be long.
             self.intake.pulse().rest();
             let due = self.intake.waiting().next_due().map(tokio::time::Instant::from_std);
+            let put_off = self.intake.next_put_off();
             tokio::select! {
                 biased;
                 () = self.engine.stop.cancelled() => break,
@@ -53,6 +54,7 @@ impl Run<'_> {
                         self.take(came, &mut inflow).await?;
                     }
                 },
+                () = std::future::ready(()), if put_off.is_some() => self.examine_put_off().await?,
                 () = tokio::time::sleep_until(patience), if self.stage == Stage::Flushing => self.scan_unheard(),
             }
             self.look_for_missed();
