@@ -17,6 +17,7 @@ use super::lease::LeaseKeeper;
 use super::names::Entry;
 use super::peers::Peers;
 use super::read::Version;
+use super::taken_over::TakenOver;
 use super::turns::AllTurns;
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
@@ -116,6 +117,7 @@ pub struct Engine {
     pub(super) writers_unseen: AtomicBool,
     /// Claimed files that have not come to their end.
     pub(super) claimed: AtomicUsize,
+    pub(super) taken_over: TakenOver,
     /// When something was last seen to happen.
     pub(super) stirred: Mutex<Instant>,
     /// When the process began to archive, which an earlier engine may have done.

@@ -18,6 +18,7 @@ pub mod push;
 pub mod read;
 pub mod run;
 mod scans;
+mod taken_over;
 #[cfg(test)]
 mod testing;
 pub mod transfer;

@@ -12,7 +12,7 @@ use super::engine::{Engine, Failure, RunError};
 use super::intake::Intake;
 use super::names::{BadPath, Entry, Named, named, send_found};
 use super::workers::work;
-use super::{janitor, outages, push, watch};
+use super::{janitor, outages, push, taken_over, watch};
 use crate::config::settings::Execution;
 use crate::destination::sftp::Load;
 use crate::domain::display;
@@ -61,6 +61,10 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
     let lanes = inputs(&engine, input).into_iter().map(|(lane, input)| take_in(&engine, lane, input, shutdown));
     // Side by side, so that none waits for another's destination. All come to their end.
     let mut result = join_all(lanes).await.into_iter().collect::<Result<(), _>>();
+    if result.is_ok() && engine.failure().is_none() {
+        let settled = engine.stop.run_until_cancelled(taken_over::settle(&engine)).await;
+        result = settled.unwrap_or(Ok(())).map_err(RunError::from);
+    }
     // A successor looks after what an engine that hands over leaves, and may take it up again.
     let is_last = !shutdown.handing_over().is_cancelled();
     if is_last && result.is_ok() && engine.failure().is_none() && engine.settings.execution == Execution::Real {

@@ -558,6 +558,7 @@ impl<'a> Transfer<'a> {
 
     fn lose_lease(&self) {
         self.engine.reporter.lease_lost(&self.job.version.candidate.absolute());
+        self.engine.taken_over.add(&self.claim.key, &self.engine.source(self.job).name, self.job);
     }
 
     /// The claim with every token whose name a late request may still bring back, although it is gone.

@@ -12,7 +12,7 @@ use crate::watch::{Site, Summary, names, stop, watching};
 
 #[cfg(feature = "failpoints")]
 #[path = "dedupe_stopped.rs"]
-mod stopped;
+pub mod stopped;
 
 /// A directory of its own for every nanosecond, as if each file had a day of its own.
 const FINE: &str = "%s%f";

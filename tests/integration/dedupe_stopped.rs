@@ -8,6 +8,35 @@ use crate::support::env::{DEADLINE, Running, run, wait_until};
 
 const CONTENTS: u64 = 4;
 
+const OWNER_DIES_AT: [Point; 11] = [
+    Point::Claimed,
+    Point::Reserved,
+    Point::DuplicateFound,
+    Point::StagingOpened,
+    Point::Verified,
+    Point::LeaseConfirmed,
+    Point::Renamed,
+    Point::Committed,
+    Point::Recorded,
+    Point::SetAside,
+    Point::Disposed,
+];
+
+/// Where the owner dies, and then the one that settles what it left.
+const BOTH_DIE_AT: [(Point, Point); 6] = [
+    (Point::Reserved, Point::OtherClaimed),
+    (Point::StagingOpened, Point::OtherDisarmed),
+    (Point::LeaseConfirmed, Point::OtherReleased),
+    (Point::Committed, Point::OtherClaimed),
+    (Point::Committed, Point::OtherDisarmed),
+    (Point::Committed, Point::OtherRecorded),
+];
+
+/// All at which a process dies here.
+pub fn points() -> impl Iterator<Item = Point> {
+    OWNER_DIES_AT.into_iter().chain(BOTH_DIE_AT.into_iter().flat_map(|(first, second)| [first, second]))
+}
+
 fn armed(point: Point, what: &str) -> String {
     format!("{}:1:{what}", point.name())
 }
@@ -15,19 +44,7 @@ fn armed(point: Point, what: &str) -> String {
 /// The first one dies with some bytes in hand; whoever comes next has other files with the same ones.
 #[test]
 fn a_dead_owner_is_succeeded_by_other_files_wherever_it_died() {
-    for point in [
-        Point::Claimed,
-        Point::Reserved,
-        Point::DuplicateFound,
-        Point::StagingOpened,
-        Point::Verified,
-        Point::LeaseConfirmed,
-        Point::Renamed,
-        Point::Committed,
-        Point::Recorded,
-        Point::SetAside,
-        Point::Disposed,
-    ] {
+    for point in OWNER_DIES_AT {
         let place = Place::sqlite();
         place.write_all("one", 2 * CONTENTS, CONTENTS);
         place.write_all("two", CONTENTS, CONTENTS);
@@ -42,14 +59,7 @@ fn a_dead_owner_is_succeeded_by_other_files_wherever_it_died() {
 /// So does the one that settles what the first one left; and the next one has both.
 #[test]
 fn who_settles_a_dead_owners_files_may_die_as_well() {
-    for (first, second) in [
-        (Point::Reserved, Point::OtherClaimed),
-        (Point::StagingOpened, Point::OtherDisarmed),
-        (Point::LeaseConfirmed, Point::OtherReleased),
-        (Point::Committed, Point::OtherClaimed),
-        (Point::Committed, Point::OtherDisarmed),
-        (Point::Committed, Point::OtherRecorded),
-    ] {
+    for (first, second) in BOTH_DIE_AT {
         let place = Place::sqlite();
         place.write_all("one", CONTENTS, CONTENTS);
         place.write_all("two", CONTENTS, CONTENTS);
