@@ -7,6 +7,7 @@
 mod config;
 mod domain;
 mod input;
+mod ledger_file;
 mod local;
 mod ssh;
 mod summary;
@@ -59,6 +60,8 @@ targets! {
     sftp_replies = ssh::sftp_replies, 20_000, &[];
     /// Whatever a client sends to the embedded server: it answers, and stays below its root.
     embedded = crate::embedded::fuzzing::run, 120, crate::embedded::fuzzing::WORDS;
+    /// What `ledger export` writes, and what people make of it.
+    ledger_file = ledger_file::run, 4_000, ledger_file::WORDS;
     /// Table, JSON and CSV of rows that are hard to write.
     summary = summary::run, 1_500, summary::WORDS;
 }

@@ -110,7 +110,7 @@ macro_rules! tests {
 
 tests! {
     config destination_url layout names units selection markers files_from known_hosts ssh_config sftp_replies embedded
-    summary
+    ledger_file summary
 }
 
 #[test]

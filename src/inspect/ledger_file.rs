@@ -117,8 +117,11 @@ mod time {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let at = DateTime::parse_from_rfc3339(&text);
-        at.map(|at| at.to_utc()).map_err(|error| D::Error::custom(format_args!("`{text}` is no time: {error}")))
+        let at = DateTime::parse_from_rfc3339(&text)
+            .map_err(|error| D::Error::custom(format_args!("`{text}` is no time: {error}")))?;
+        // No ledger keeps more of it.
+        DateTime::from_timestamp_micros(at.timestamp_micros())
+            .ok_or_else(|| D::Error::custom(format_args!("`{text}` is no time that is kept")))
     }
 }
 
