@@ -2,6 +2,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
+use crate::domain::FileKey;
 
 const KEY: KeyId = KeyId([0xab; 16]);
 const ASIDE: &str = ".a.csv.abababababab.archived";
@@ -262,4 +263,22 @@ fn a_marker_goes_with_the_last_file_it_speaks_for() {
     // The next batch has a marker of the same name and, as markers are, of the same bytes.
     fs::write(fixture.at("_SUCCESS"), "").unwrap();
     assert_eq!(dispose_marker(&|_| true, &After::Move(out.clone())), Disposed::Moved(out.join("d/_SUCCESS")));
+}
+
+#[test]
+fn the_name_beside_is_known_by_its_key() {
+    let fingerprint = Fingerprint { inode: 1, size: 2, mtime_ns: 3 };
+    let key = |path: &str| FileKey {
+        destination: "sftp://h/".into(),
+        source: "a".into(),
+        path: path.as_bytes().to_vec(),
+        fingerprint,
+    };
+    let (own, other) = (key("d/a.csv"), key("d/b.csv"));
+    let beside = |key: &FileKey| {
+        let name = name_beside(OsStr::new("a.csv"), key.id());
+        FileKey { path: Path::new("d").join(name).into_os_string().into_encoded_bytes(), ..key.clone() }
+    };
+    assert!(beside(&own).is_beside());
+    assert!(!own.is_beside() && !beside(&other).is_beside() && !key("").is_beside());
 }

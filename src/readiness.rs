@@ -73,13 +73,22 @@ pub struct Waiting<K> {
 
 #[derive(Debug)]
 struct Held {
+    version: Version,
+    position: Position,
+}
+
+/// What is known of a file that waits.
+#[derive(Debug)]
+struct Version {
     fingerprint: Fingerprint,
     /// When we first saw this version.
     since: Instant,
     /// When we first saw the file.
     first_seen: Instant,
     deferral: Deferral,
-    position: Position,
+    /// When it is our turn, where it was left to others, whatever becomes of it meanwhile: a file that changes again and
+    /// again would never come to its turn.
+    turn: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,8 +122,10 @@ impl<K: Eq + Hash> Waiting<K> {
     pub fn observe(&mut self, key: K, seen: &Observation, rules: Rules, now: Instant) -> Decision {
         let key = Arc::new(key);
         let held = self.remove(&key);
-        let first_seen = held.as_ref().map_or(now, |held| held.first_seen);
-        let since = held.filter(|held| held.fingerprint == seen.fingerprint).map_or(now, |held| held.since);
+        let first_seen = held.as_ref().map_or(now, |held| held.version.first_seen);
+        let turn = held.as_ref().and_then(|held| held.version.turn);
+        let since =
+            held.filter(|held| held.version.fingerprint == seen.fingerprint).map_or(now, |held| held.version.since);
         let settled_at = since + rules.settle;
         let (deferral, until) = match (&seen.marker, seen.writer) {
             (MarkerState::Missing(name), _) => (Deferral::NoMarker(name.clone()), None),
@@ -124,7 +135,8 @@ impl<K: Eq + Hash> Waiting<K> {
         };
         let when = until.map_or(When::Event, When::Time);
         if self.make_room(when) {
-            self.hold(key, seen.fingerprint, since, first_seen, deferral.clone(), when);
+            let (fingerprint, deferral) = (seen.fingerprint, deferral.clone());
+            self.hold(key, Version { fingerprint, since, first_seen, deferral, turn }, when);
         } else {
             self.forgot = true;
         }
@@ -142,38 +154,38 @@ impl<K: Eq + Hash> Waiting<K> {
         until: Instant,
     ) -> bool {
         let key = Arc::new(key);
-        let first_seen = self.remove(&key).map_or(since, |held| held.first_seen);
+        let held = self.remove(&key);
+        let first_seen = held.as_ref().map_or(since, |held| held.version.first_seen);
+        let turn =
+            held.and_then(|held| held.version.turn).or_else(|| (deferral == Deferral::OthersFirst).then_some(until));
         let has_room = self.make_room(When::Later(until));
         if has_room {
-            self.hold(key, version, since, first_seen, deferral, When::Later(until));
+            self.hold(key, Version { fingerprint: version, since, first_seen, deferral, turn }, When::Later(until));
         }
         has_room
     }
 
-    fn hold(
-        &mut self,
-        key: Arc<K>,
-        fingerprint: Fingerprint,
-        since: Instant,
-        first_seen: Instant,
-        deferral: Deferral,
-        when: When,
-    ) {
+    fn hold(&mut self, key: Arc<K>, version: Version, when: When) {
         let position = Position(when, self.next_number);
         self.next_number += 1;
         self.for_event += usize::from(when == When::Event);
         self.order_of(when).insert(position, Arc::clone(&key));
-        self.bytes += fingerprint.size;
-        self.files.insert(key, Held { fingerprint, since, first_seen, deferral, position });
+        self.bytes += version.fingerprint.size;
+        self.files.insert(key, Held { version, position });
     }
 
     /// Until when this version of a file is put off, and why.
     pub fn put_off_until(&self, key: &K, version: Fingerprint) -> Option<(Instant, Deferral)> {
-        let held = self.files.get(key).filter(|held| held.fingerprint == version)?;
+        let held = self.files.get(key).filter(|held| held.version.fingerprint == version)?;
         match held.position.0 {
-            When::Later(until) => Some((until, held.deferral.clone())),
+            When::Later(until) => Some((until, held.version.deferral.clone())),
             When::Time(_) | When::Event => None,
         }
+    }
+
+    /// When the turn of a file that was left to others is ours.
+    pub fn turn(&self, key: &K) -> Option<Instant> {
+        self.files.get(key)?.version.turn
     }
 
     /// The earliest time at which a file is due that is not finished.
@@ -259,17 +271,10 @@ impl<K: Eq + Hash> Waiting<K> {
 
     /// Since when a file that is seen so has been finished but for its settle time, as far as we know.
     pub fn finished_since(&self, key: &K, seen: &Observation, now: Instant) -> Instant {
-        match self.files.get(key) {
-            Some(Held { fingerprint, since, deferral: Deferral::Unsettled, .. })
-                if *fingerprint == seen.fingerprint =>
-            {
-                *since
-            }
-            Some(Held { fingerprint, since, position: Position(When::Later(_), _), .. })
-                if *fingerprint == seen.fingerprint =>
-            {
-                *since
-            }
+        let held = self.files.get(key).filter(|held| held.version.fingerprint == seen.fingerprint);
+        match held {
+            Some(Held { version, position: Position(When::Later(_), _) }) => version.since,
+            Some(Held { version, .. }) if version.deferral == Deferral::Unsettled => version.since,
             _ => now,
         }
     }
@@ -279,11 +284,14 @@ impl<K: Eq + Hash> Waiting<K> {
     pub fn longest(&self, limit: usize) -> Vec<(&K, Fingerprint, Instant, &Deferral)> {
         let mut files: Vec<_> = self.files.iter().map(|(key, held)| (&**key, held)).collect();
         if files.len() > limit {
-            files.select_nth_unstable_by_key(limit, |(_, held)| held.first_seen);
+            files.select_nth_unstable_by_key(limit, |(_, held)| held.version.first_seen);
             files.truncate(limit);
         }
-        files.sort_unstable_by_key(|(_, held)| held.first_seen);
-        files.into_iter().map(|(key, held)| (key, held.fingerprint, held.first_seen, &held.deferral)).collect()
+        files.sort_unstable_by_key(|(_, held)| held.version.first_seen);
+        files
+            .into_iter()
+            .map(|(key, held)| (key, held.version.fingerprint, held.version.first_seen, &held.version.deferral))
+            .collect()
     }
 
     /// The sum of the sizes in bytes.
@@ -293,13 +301,13 @@ impl<K: Eq + Hash> Waiting<K> {
 
     /// Every file that waits, with the version that was seen last and the reason.
     pub fn iter(&self) -> impl Iterator<Item = (&K, Fingerprint, &Deferral)> {
-        self.files.iter().map(|(key, held)| (&**key, held.fingerprint, &held.deferral))
+        self.files.iter().map(|(key, held)| (&**key, held.version.fingerprint, &held.version.deferral))
     }
 
     fn remove(&mut self, key: &K) -> Option<Held> {
         let held = self.files.remove(key)?;
         self.order_of(held.position.0).remove(&held.position);
-        self.bytes -= held.fingerprint.size;
+        self.bytes -= held.version.fingerprint.size;
         self.for_event -= usize::from(held.position.0 == When::Event);
         Some(held)
     }

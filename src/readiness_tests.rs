@@ -130,6 +130,21 @@ fn a_finished_file_is_left_to_others_for_a_while() {
     assert_eq!((waiting.next_put_off(), waiting.bytes()), (None, 5));
 }
 
+#[test]
+fn a_file_that_changes_again_and_again_comes_to_its_turn() {
+    let (mut waiting, start) = (Waiting::new(2), Instant::now());
+    let at = |ms| start + Duration::from_millis(ms);
+    assert!(waiting.put_off("a", quiet(1).fingerprint, at(0), Deferral::OthersFirst, at(4000)));
+    for size in 2..5 {
+        waiting.observe("a", &quiet(size), RULES, at(1000 * size));
+        assert_eq!(waiting.turn(&"a"), Some(at(4000)));
+        assert!(waiting.put_off("a", quiet(size).fingerprint, at(0), Deferral::OthersFirst, at(9000)));
+        assert_eq!(waiting.turn(&"a"), Some(at(4000)));
+    }
+    assert_eq!(waiting.observe("a", &quiet(4), RULES, at(9000)), Decision::Ready);
+    assert_eq!(waiting.turn(&"a"), None, "it was taken");
+}
+
 /// As the scanners do it: never more at a time than there is room for. The capacity is no multiple of the batch.
 #[test]
 fn whoever_keeps_to_the_room_has_every_file_held() {

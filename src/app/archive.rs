@@ -34,6 +34,10 @@ use crate::signals::Signals;
 use crate::source::list::{self, Listed, Lister, Paths};
 
 /// Rows of one page of the summary.
+/// How long a ledger may be out while its records are indexed by their bytes, at the start, and how soon it is asked again.
+const INDEX_PATIENCE: Duration = Duration::from_secs(30);
+const INDEX_PAUSE: Duration = Duration::from_millis(500);
+
 const PAGE: usize = 500;
 
 /// How long a second interrupt waits for the run to end in order: a locked ledger, or a dead disk, does not hold it up.
@@ -318,7 +322,14 @@ async fn tell_when_asked(reporter: &Reporter, console: &Console, wishes: &Wishes
 pub(super) async fn open_ledger(settings: &Settings) -> Result<Arc<dyn Ledger>, LedgerError> {
     let ledger = open(settings).await?;
     if settings.ledger.dedupe == Dedupe::Content && settings.execution == Execution::Real {
-        ledger.index_contents().await?;
+        let began = Instant::now();
+        // It goes on where it was, for what is indexed stays so.
+        while let Err(error) = ledger.index_contents().await {
+            if !matches!(error, LedgerError::Unavailable { .. }) || began.elapsed() > INDEX_PATIENCE {
+                return Err(error);
+            }
+            tokio::time::sleep(INDEX_PAUSE).await;
+        }
     }
     Ok(ledger)
 }

@@ -19,13 +19,12 @@ use crate::destination::sftp::Load;
 use crate::domain::display;
 use crate::pipeline::engine::Engine;
 
-/// Which ledger it is: with another one, files on their way would be nobody's.
-const WHICH_LEDGER: [&str; 2] = ["ledger.prefix", "ledger.url"];
+/// Which ledger it is, and what it knows files by: with another one, files on their way would be nobody's.
+const WHICH_LEDGER: [&str; 3] = ["ledger.dedupe", "ledger.prefix", "ledger.url"];
 
 /// What is set up once, at the start of the process.
-const AT_START: [&str; 14] = [
+const AT_START: [&str; 13] = [
     "ledger.ca-file",
-    "ledger.dedupe",
     "ledger.lease",
     "ledger.password",
     "ledger.password-file",
@@ -127,8 +126,10 @@ impl Reload {
             warn!("{warning}");
         }
         let changed = self.now.merged.differences(&state.merged);
-        if changed.iter().any(|key| WHICH_LEDGER.contains(key)) {
+        let ledger: Vec<_> = changed.iter().copied().filter(|key| WHICH_LEDGER.contains(key)).collect();
+        if !ledger.is_empty() {
             error!(
+                keys = ledger.join(", "),
                 "the ledger cannot be another one while files are on their way: the old configuration holds, all of it, until a restart"
             );
             return None;

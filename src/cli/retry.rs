@@ -11,8 +11,8 @@ Examples:
   archiver retry '*.csv' /var/pine/reports/2026/a.pdf
   archiver retry --dry-run 'reports/**'
 
-A PATTERN is a glob as of --include. It is matched on the local path and on the path below the source: one without `/`
-on the file's name. A running `watch` takes the files up within half a minute, `push` when it is run again. A file that
+A PATTERN is a glob as of --include. It is matched on the absolute local path and, where the source has a name, on the path
+below it: one without `/` on the file's name, and `**/sub/**` anywhere. A running `watch` takes the files up within half a minute, `push` when it is run again. A file that
 was moved into quarantine has to be moved back first.
 
 Exit status:

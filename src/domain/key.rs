@@ -35,6 +35,17 @@ impl FileKey {
         id.copy_from_slice(&digest[..16]);
         KeyId(id)
     }
+
+    /// Whether its path is that of another file with the id of that file's key behind it: the name that a file gets which was
+    /// to be disposed of and whose own name is taken by then.
+    pub fn is_beside(&self) -> bool {
+        const DIGITS: usize = 12;
+        let Some(end) = self.path.len().checked_sub(DIGITS + 1) else { return false };
+        let (path, suffix) = self.path.split_at(end);
+        suffix[0] == b'.'
+            && suffix[1..].iter().all(u8::is_ascii_hexdigit)
+            && Self { path: path.to_vec(), ..self.clone() }.id().to_string().as_bytes() == &suffix[1..]
+    }
 }
 
 /// A [`FileKey`] in 128 bits. `Display` gives the 12 hexadecimal digits that appear in temporary names.

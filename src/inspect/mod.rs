@@ -18,12 +18,13 @@ pub mod replicas;
 pub mod retry;
 pub mod verify;
 
-use crate::ledger::{Cursor, EntryFilter, EntryInfo, LedgerError, LedgerView};
+use crate::ledger::{Cursor, EntryFilter, EntryInfo, EntryState, LedgerError, LedgerView};
 
 /// Entries asked for at a time.
 const PAGE: usize = 2_000;
 
-/// Looks at every entry, one page in memory at a time.
+/// Looks at every file's entry, one page in memory at a time. Where a disposal was cut short, its file may be on record under a
+/// second name, too, which it would have got: that is no other file.
 pub async fn each_entry(
     view: &dyn LedgerView,
     filter: EntryFilter,
@@ -33,10 +34,14 @@ pub async fn each_entry(
     loop {
         let (page, next) = view.entries(filter, after, PAGE).await?;
         let last = page.len() < PAGE;
-        page.into_iter().for_each(&mut look);
+        page.into_iter().filter(|entry| !is_second(entry)).for_each(&mut look);
         if last {
             return Ok(());
         }
         after = next;
     }
+}
+
+fn is_second(entry: &EntryInfo) -> bool {
+    entry.state == EntryState::Recorded && entry.key.is_beside()
 }

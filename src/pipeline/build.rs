@@ -13,7 +13,6 @@ use super::engine::{Engine, Patience, Pulses, Source};
 use super::lease::LeaseKeeper;
 use super::names::{BadPath, Entry};
 use super::peers::Peers;
-use super::taken_over::TakenOver;
 use super::turns::AllTurns;
 use super::{push, watch};
 use crate::config::settings::{DestinationSettings, Settings, SourceSettings};
@@ -87,8 +86,6 @@ pub fn engine(
         reporter,
         desk: Desk::default(),
         turns,
-        settled: Mutex::default(),
-        taken_over: TakenOver::default(),
         sources,
         archives,
         destinations,

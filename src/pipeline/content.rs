@@ -6,7 +6,6 @@
 //! temporary names makes those fail that it asked for, and only then its final name says whether it committed. So the
 //! bytes are nobody else's when they are ours, and an owner that wakes up late publishes nothing.
 
-use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedMutexGuard;
@@ -18,7 +17,7 @@ use super::transfer::Transfer;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::Delivery;
 use crate::destination::sftp::session::Session;
-use crate::domain::{Dedupe, FileKey, RemotePath, Repeat, Sha256Digest};
+use crate::domain::{Dedupe, RemotePath, Repeat, Sha256Digest};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{Claim, ClaimReply, Intention, LedgerError, Left, Record, Release, Reservation, Staged};
 
@@ -63,18 +62,13 @@ impl Content {
 }
 
 /// Another file with the same bytes, while it is settled.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Other {
     claim: Claim,
     failed: Option<String>,
 }
 
 impl Engine {
-    /// Notes that a file's claim may be ours for a moment without a job.
-    fn settle_for_another(&self, key: &FileKey) {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id());
-    }
-
     /// What an owner that died had published of a file that nobody else will ever archive. Its temporary names are gone.
     pub async fn published_before(
         &self,
@@ -89,11 +83,6 @@ impl Engine {
         let delivery = Delivery { staging: &staging, wanted: &claim.remote, size: claim.key.fingerprint.size, rules };
         let found = self.archives[destination].reconcile(session, &delivery, &sha256).await?;
         Ok(found.map(|remote| Record { remote, sha256, recorded_at: self.now().max(self.started_at) }))
-    }
-
-    /// Whether a file that is held by us may be so without a job: it is to be asked for again.
-    pub fn was_settled_for_another(&self, key: &FileKey) -> bool {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner).contains(&key.id())
     }
 }
 
@@ -184,7 +173,7 @@ impl Transfer<'_> {
     /// Settles another file with the same bytes that nobody has in hand: whether they stand under its final name.
     async fn settle_other(&mut self, session: &Session, left: Left, digest: Sha256Digest) -> Result<(), Halt> {
         let Left { request, failed } = left;
-        self.engine.settle_for_another(&request.key);
+        self.engine.turns.settled.note(&request.key);
         let reply = self.engine.hold(|| self.engine.ledger.claim(vec![request.clone()])).await?.pop();
         let Some(ClaimReply::Claimed(claim)) = reply else { return Ok(()) };
         self.other = Some(Other { claim: claim.clone(), failed });
@@ -237,13 +226,16 @@ impl Transfer<'_> {
 
     /// As it was found, but for what is known of its names now.
     async fn release_other(&mut self, staged: Staged) -> Result<(), LedgerError> {
-        let Some(Other { claim, failed }) = self.other.take() else { return Ok(()) };
+        // It is forgotten once that is done, for a stop may come in between, and asks for it again.
+        let Some(Other { claim, failed }) = self.other.clone() else { return Ok(()) };
         let attempts = claim.attempts;
         let release = match failed {
             Some(reason) => Release::Failed { reason, attempts, staged, intention: Intention::LeaveAlone },
             None => Release::Unfinished { attempts, staged },
         };
-        still_ours(self.engine.hold(|| self.engine.ledger.release(&claim, release.clone())).await)
+        still_ours(self.engine.hold(|| self.engine.ledger.release(&claim, release.clone())).await)?;
+        self.other = None;
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What all workers of one run share, and the few steps that join two components.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,7 +17,6 @@ use super::lease::LeaseKeeper;
 use super::names::Entry;
 use super::peers::Peers;
 use super::read::Version;
-use super::taken_over::TakenOver;
 use super::turns::AllTurns;
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
@@ -90,8 +89,6 @@ pub struct Engine {
     pub desk: Desk,
     /// The process's, for an earlier engine may still be at something.
     pub turns: AllTurns,
-    /// Files that were claimed for a moment, for others with the same bytes.
-    pub(super) settled: Mutex<HashSet<KeyId>>,
     pub sources: Vec<Source>,
     pub archives: Vec<Archive>,
     /// Canonical URLs of the archives, as the ledger's keys hold them.
@@ -117,7 +114,6 @@ pub struct Engine {
     pub(super) writers_unseen: AtomicBool,
     /// Claimed files that have not come to their end.
     pub(super) claimed: AtomicUsize,
-    pub(super) taken_over: TakenOver,
     /// When something was last seen to happen.
     pub(super) stirred: Mutex<Instant>,
     /// When the process began to archive, which an earlier engine may have done.

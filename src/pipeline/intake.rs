@@ -131,6 +131,7 @@ impl Intake {
         let (candidate, observation) = (&seen.version.candidate, &seen.observation);
         let mut waiting = self.waiting();
         let put_off = waiting.put_off_until(candidate, observation.fingerprint);
+        let turn = waiting.turn(candidate);
         let finished = waiting.finished_since(candidate, observation, seen.at);
         let decision = waiting.observe(candidate.clone(), observation, rules, seen.at);
         if decision != Decision::Ready || sharing == Sharing::Over {
@@ -140,8 +141,8 @@ impl Intake {
         let put_off = match put_off {
             Some((until, deferral)) => Some((until, deferral)).filter(|_| seen.at < until),
             None => {
-                let others = self.engine.peers.leave_for(source, candidate);
-                others.map(|time| (seen.at + time, Deferral::OthersFirst))
+                let turn = turn.or_else(|| Some(seen.at + self.engine.peers.leave_for(source, candidate)?));
+                turn.filter(|turn| seen.at < *turn).map(|turn| (turn, Deferral::OthersFirst))
             }
         };
         if let Some((until, deferral)) = put_off {
@@ -301,7 +302,7 @@ impl Intake {
                 ClaimReply::Recorded(record) => rows.extend(self.recorded(file, &request.key, record, told).await?),
                 // In flight already, from an earlier look.
                 ClaimReply::Held { owner }
-                    if owner == self.engine.ledger.owner() && !self.engine.was_settled_for_another(&request.key) => {}
+                    if owner == self.engine.ledger.owner() && !self.engine.turns.settled.has(&request.key) => {}
                 ClaimReply::Held { owner } => {
                     self.engine.peers.heard_of(owner);
                     held.push(file);
@@ -418,6 +419,9 @@ impl Intake {
         for left in left.chunks(BATCH) {
             let rows = left.iter().map(|(version, deferral)| {
                 let key = self.engine.place(version).ok().map(|(key, _)| key);
+                if let (Some(key), Deferral::HeldElsewhere) = (&key, deferral) {
+                    self.engine.turns.taken_over.add(&self.engine, key, version);
+                }
                 let (candidate, size) = (&version.candidate, version.fingerprint.size);
                 RowOf::new(key.as_ref(), self.row(candidate, size, Status::Deferred, deferral.to_string()))
             });

@@ -114,7 +114,7 @@ impl Run<'_> {
                         Decision::Ready => ready.push(seen.ready(finished)),
                         // A writer may be gone in a moment: a process that was just forked holds the files of its parent.
                         Decision::Wait { deferral: Deferral::Unsettled | Deferral::OpenForWriting, .. }
-                            if look == Look::First => {}
+                            if look != Look::Again => {}
                         Decision::Wait { deferral: Deferral::OthersFirst, .. } => {}
                         Decision::Wait { deferral, .. } => {
                             self.intake.waiting().forget(&candidate);
@@ -152,7 +152,7 @@ impl Run<'_> {
     }
 
     async fn defer(&self, held: &Ready) -> Result<(), LedgerError> {
-        self.intake.defer(&held.version.candidate, held.version.fingerprint.size, &Deferral::HeldElsewhere).await
+        self.intake.leave(&[(held.version.clone(), Deferral::HeldElsewhere)]).await
     }
 
     /// Waits a while for files that another archiver was busy with, then defers what is left.
@@ -171,9 +171,8 @@ impl Run<'_> {
             let held = self.intake.admit(held, Told::ByRow).await?;
             self.keep_held(held).await?;
         }
-        for held in &self.held {
-            self.defer(held).await?;
-        }
+        let held: Vec<_> = self.held.into_iter().map(|held| (held.version, Deferral::HeldElsewhere)).collect();
+        self.intake.leave(&held).await?;
         self.intake.leave_all().await?;
         Ok(())
     }

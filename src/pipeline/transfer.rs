@@ -508,7 +508,11 @@ impl<'a> Transfer<'a> {
         }
         match self.engine.archive(self.job).give_up(session, &self.staging, &self.claim.remote).await {
             Ok(()) => self.staged = Staged::Nothing,
-            Err(error) => warn!(%error, "a temporary name stays on the server for now; the next run removes it"),
+            Err(error) => {
+                warn!(%error, "a temporary name stays on the server for now; the next run removes it");
+                // What was asked for may still happen, and what was put aside for the commit has to come back first.
+                self.late = true;
+            }
         }
     }
 
@@ -558,7 +562,7 @@ impl<'a> Transfer<'a> {
 
     fn lose_lease(&self) {
         self.engine.reporter.lease_lost(&self.job.version.candidate.absolute());
-        self.engine.taken_over.add(&self.claim.key, &self.engine.source(self.job).name, self.job);
+        self.engine.turns.taken_over.add(self.engine, &self.claim.key, &self.job.version);
     }
 
     /// The claim with every token whose name a late request may still bring back, although it is gone.

@@ -2,15 +2,16 @@
 //! replace, the older of which must not come last; bytes that are archived once; or the disposal of a local file, which a
 //! worker and a scan may both have come to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
 
-use crate::domain::{KeyId, RemotePath, Sha256Digest};
+use super::taken_over::TakenOver;
+use crate::domain::{FileKey, KeyId, RemotePath, Sha256Digest};
 
-/// The turns of a process, whose engines follow one another.
+/// The turns of a process, whose engines follow one another, and what these leave to one another.
 #[derive(Debug, Clone, Default)]
 pub struct AllTurns {
     /// At a remote name of a destination, by its canonical URL, where a commit may replace what has it: whoever has the
@@ -21,6 +22,23 @@ pub struct AllTurns {
     pub contents: Arc<Turns<(Arc<str>, Sha256Digest)>>,
     /// At the disposal of one version of a local file.
     pub disposals: Arc<Turns<KeyId>>,
+    /// Files that were claimed for a moment, for others with the same bytes.
+    pub settled: Arc<Settled>,
+    pub taken_over: Arc<TakenOver>,
+}
+
+/// Files whose claims may be ours for a moment without a job.
+#[derive(Debug, Default)]
+pub struct Settled(Mutex<HashSet<KeyId>>);
+
+impl Settled {
+    pub fn note(&self, key: &FileKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id());
+    }
+
+    pub fn has(&self, key: &FileKey) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&key.id())
+    }
 }
 
 /// What somebody has the turn at, or waits for.

@@ -341,7 +341,7 @@ impl Reporter {
     /// A claimed file is another archiver's now.
     pub fn lease_lost(&self, path: &Path) {
         self.0.leases_lost.fetch_add(1, Relaxed);
-        tracing::warn!(file = %display::path(path), "another archiver took it over, for our lease had run out");
+        tracing::warn!(file = %display::path(path), "the claim on it is ours no longer: its lease had run out, or the ledger was emptied; whoever claims it now goes on with it");
     }
 
     /// A whole root is walked.

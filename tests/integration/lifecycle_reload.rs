@@ -170,7 +170,7 @@ fn a_wrong_configuration_changes_nothing_and_all_its_mistakes_are_said() {
     assert!(reload(&mut running, KEPT).contains("missing"));
     fs::write(&file, sound.replace("identity = \"/", "identity = \"/nowhere/")).unwrap();
     assert!(reload(&mut running, KEPT).contains("there is no such file"));
-    for other in ["url = \"other.db\"", "prefix = \"other\""] {
+    for other in ["url = \"other.db\"", "prefix = \"other\"", "dedupe = \"content\""] {
         fs::write(&file, format!("{sound}[ledger]\n{other}\n")).unwrap();
         reload(&mut running, "until a restart");
     }

@@ -4,6 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -143,6 +146,48 @@ fn three_pushes_archive_each_file_once_and_keep_it() {
 #[test]
 fn three_pushes_archive_each_file_once_and_delete_it() {
     three_pushes_share_a_tree("delete");
+}
+
+/// The other one, whose turn it would be at about half of them, is stopped and takes none.
+#[test]
+fn a_push_ends_although_files_that_are_left_to_others_keep_changing() {
+    let shared = Shared::new();
+    let peer = watching(&mut shared.watch(&[], FINE));
+    peer.freeze();
+    shared.write_all(0..20);
+    let (stop_writing, stopped) = mpsc::channel::<()>();
+    let hot = shared.site.local().join("hot");
+    let writer = thread::spawn(move || {
+        let mut content = Vec::new();
+        while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(Duration::from_millis(50)) {
+            content.push(b'.');
+            for number in 0..8 {
+                write(&hot, format!("{number}.log"), &content);
+            }
+        }
+    });
+    let finished = run(&mut shared.push(&[], FINE));
+    drop(stop_writing);
+    writer.join().unwrap();
+    assert!(matches!(finished.code(), Some(0 | 4)), "{:?}", finished.stderr);
+    assert_eq!(Summary::of(&finished).total("failed"), 0);
+    peer.signal(Signal::CONT);
+    assert_left_to_others(&stop(peer));
+}
+
+#[test]
+fn a_ledger_that_was_never_made_is_no_empty_one() {
+    let shared = Shared::new();
+    for command in ["status", "verify", "retry --all", "ledger export"] {
+        let mut asked = shared.site.env.archiver(command.split(' '));
+        asked.args(["--ledger", &shared.ledger]);
+        if command == "verify" {
+            asked.args(["--to", &shared.site.server.url()]);
+        }
+        let answer = run(&mut asked);
+        answer.assert_code(2);
+        assert!(answer.stderr.contains("no archiver has made one"), "{command}: {:?}", answer.stderr);
+    }
 }
 
 #[test]

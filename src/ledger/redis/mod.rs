@@ -116,8 +116,9 @@ impl RedisLedger {
         unclear.unwrap_or_else(|| self.last_call.fetch_add(1, Ordering::Relaxed))
     }
 
+    /// Of a key that was asked for twice at once, the first call may have taken effect.
     fn is_unclear(&self, id: KeyId, number: u64) {
-        self.unclear.lock().unwrap_or_else(PoisonError::into_inner).insert(id, number);
+        self.unclear.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_insert(number);
     }
 
     /// A call for a claim, fenced by its token.

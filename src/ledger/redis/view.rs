@@ -6,6 +6,7 @@ use super::call::Calls;
 use super::connect::{Connector, Identity, Purpose};
 use super::link::Link;
 use super::{LISTING_PAGE, RedisConfig};
+use crate::domain::Token;
 use crate::ledger::{Cursor, EntryFilter, EntryInfo, LedgerError, LedgerView, Outline};
 
 /// A Redis ledger, seen from outside. It registers no owner.
@@ -16,16 +17,30 @@ pub struct RedisView {
 }
 
 impl RedisView {
-    /// Connects at once or not at all. A ledger that was never made has no entries.
+    /// Connects at once or not at all.
     ///
     /// # Errors
-    /// As [`super::RedisLedger::open`].
+    /// As [`super::RedisLedger::open`]; [`LedgerError::Unusable`], too, for a ledger that was never made.
     pub async fn open(config: RedisConfig) -> Result<Self, LedgerError> {
-        let calls = Calls::new(&config.settings.prefix);
+        let prefix = config.settings.prefix.clone();
+        let calls = Calls::new(&prefix);
         let identity = Identity { owner: config.owner, lease: config.lease };
         let connector = Connector::new(config.settings, identity, Purpose::Look);
-        Ok(Self { link: Link::open(connector, std::time::Duration::ZERO).await?, calls })
+        let view = Self { link: Link::open(connector, std::time::Duration::ZERO).await?, calls };
+        if view.outline().await?.last_token == Token(0) {
+            return Err(LedgerError::Unusable {
+                location: view.link.location().to_owned(),
+                reason: no_ledger(&prefix),
+            });
+        }
+        Ok(view)
     }
+}
+
+fn no_ledger(prefix: &str) -> String {
+    format!(
+        "no archiver has made one with the prefix `{prefix}` in this database; see `ledger.prefix` and the number in the URL"
+    )
 }
 
 #[async_trait]
