@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
+#[cfg(test)]
+use crate::domain::FileKey;
 use crate::domain::{After, Fingerprint, KeyId, WriterState, display};
 use crate::failpoint::{Point, reach};
 use crate::localfs::{BelowRoot, OpenError, Place, RootDir, Thoroughness, fingerprint, fitted, writer_of};

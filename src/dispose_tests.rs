@@ -2,7 +2,6 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use super::*;
-use crate::domain::FileKey;
 
 const KEY: KeyId = KeyId([0xab; 16]);
 const ASIDE: &str = ".a.csv.abababababab.archived";
