@@ -115,6 +115,21 @@ pub fn reach(point: Point) {
     armed::reach(point);
 }
 
+/// Does what no `stop` comes in between of, for it would keep other processes waiting: a transaction on a file that they
+/// share.
+#[cfg(not(feature = "failpoints"))]
+#[inline(always)]
+pub fn unstopped<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
+/// Does what no `stop` comes in between of, for it would keep other processes waiting: a transaction on a file that they
+/// share.
+#[cfg(feature = "failpoints")]
+pub fn unstopped<T>(work: impl FnOnce() -> T) -> T {
+    armed::unstopped(work)
+}
+
 /// The size from which on an interrupted upload is resumed: `default`, but for tests that have no time for as much.
 #[cfg(not(feature = "failpoints"))]
 #[inline(always)]
@@ -138,8 +153,8 @@ pub use armed::VARIABLE;
 mod armed {
     use std::io::Write;
     use std::str::FromStr;
-    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{OnceLock, PoisonError, RwLock};
 
     use rustix::process::Signal;
 
@@ -176,6 +191,14 @@ mod armed {
         }
     }
 
+    /// Whoever stops the process has it alone.
+    static GOING: RwLock<()> = RwLock::new(());
+
+    pub(super) fn unstopped<T>(work: impl FnOnce() -> T) -> T {
+        let _going = GOING.read().unwrap_or_else(PoisonError::into_inner);
+        work()
+    }
+
     pub(super) fn reach(point: Point) {
         static ARMED: OnceLock<Vec<Armed>> = OnceLock::new();
         let armed = ARMED.get_or_init(|| {
@@ -187,6 +210,8 @@ mod armed {
         for armed in armed.iter().filter(|armed| armed.point == point) {
             if armed.reached.fetch_add(1, Ordering::SeqCst) + 1 == armed.nth {
                 let _ = std::io::stderr().write_all(format!("failpoint {} reached\n", point.name()).as_bytes());
+                let _alone =
+                    (armed.signal == Signal::STOP).then(|| GOING.write().unwrap_or_else(PoisonError::into_inner));
                 // SAFETY: raise(3) takes a number. It goes to this thread, which would go on for a while where another one
                 // were told to stop.
                 unsafe { libc::raise(armed.signal.as_raw()) };

@@ -14,6 +14,7 @@ use super::error::{Failure, is_refused_write, sqlite, unusable};
 use super::presence::{Lock, Owners};
 use super::schema::Durability;
 use crate::domain::OwnerId;
+use crate::failpoint::unstopped;
 use crate::ledger::rows::Rows;
 use crate::ledger::{Clock, LedgerError};
 
@@ -157,7 +158,7 @@ impl Store {
                     batch.push(call);
                 }
             }
-            self.run(&mut batch);
+            unstopped(|| self.run(&mut batch));
         }
         // The rows are this process's alone, whether it finished or not.
         let rows = self.rows.close();
