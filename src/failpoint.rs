@@ -36,6 +36,7 @@ points! {
     // Who has the same bytes, where the ledger is asked.
     Reserved = "reserved",
     DuplicateFound = "duplicate-found",
+    OtherFound = "other-found",
     OtherClaimed = "other-claimed",
     OtherDisarmed = "other-disarmed",
     OtherRecorded = "other-recorded",

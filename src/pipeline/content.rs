@@ -173,9 +173,12 @@ impl Transfer<'_> {
     /// Settles another file with the same bytes that nobody has in hand: whether they stand under its final name.
     async fn settle_other(&mut self, session: &Session, left: Left, digest: Sha256Digest) -> Result<(), Halt> {
         let Left { request, failed } = left;
+        reach(Point::OtherFound);
         self.engine.turns.settled.note(&request.key);
         let reply = self.engine.hold(|| self.engine.ledger.claim(vec![request.clone()])).await?.pop();
         let Some(ClaimReply::Claimed(claim)) = reply else { return Ok(()) };
+        // One that has no attempts to its name was put back into the queue since.
+        let failed = failed.filter(|_| claim.attempts > 0);
         self.other = Some(Other { claim: claim.clone(), failed });
         reach(Point::OtherClaimed);
         match self.published_by(session, &claim, &digest).await {

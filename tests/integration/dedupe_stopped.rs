@@ -23,7 +23,8 @@ const OWNER_DIES_AT: [Point; 11] = [
 ];
 
 /// Where the owner dies, and then the one that settles what it left.
-const BOTH_DIE_AT: [(Point, Point); 6] = [
+const BOTH_DIE_AT: [(Point, Point); 7] = [
+    (Point::StagingOpened, Point::OtherFound),
     (Point::Reserved, Point::OtherClaimed),
     (Point::StagingOpened, Point::OtherDisarmed),
     (Point::LeaseConfirmed, Point::OtherReleased),
@@ -118,6 +119,31 @@ fn a_late_owner_archives_nothing_that_stands_by_now_with_sqlite() {
 #[test]
 fn a_late_owner_archives_nothing_that_stands_by_now_with_redis() {
     a_late_owner(Place::redis);
+}
+
+/// A person puts a failed file back while another one with its bytes is about to settle it.
+#[test]
+fn a_failed_file_that_is_put_back_meanwhile_stays_in_the_queue() {
+    let place = Place::sqlite();
+    let ledger = place.site.env.home().join("ledger.db");
+    let options = ["--ledger", ledger.to_str().unwrap()];
+    place.write_all("one", 1, 1);
+    place.write_all("two", 1, 1);
+    let killed = run(place.push(&["one"], &options).env(VARIABLE, armed(Point::StagingOpened, "kill")));
+    assert_eq!(killed.code(), None);
+    let database = rusqlite::Connection::open(&ledger).unwrap();
+    let failed = "UPDATE entry SET state = 'failed', reason = 'it was refused', attempts = 8, owner = NULL";
+    assert_eq!(database.execute(failed, []).unwrap(), 1);
+    let settling = Running::start(place.push(&["two"], &options).env(VARIABLE, armed(Point::OtherFound, "stop")));
+    wait_until("it has found the other one", || settling.is_stopped());
+    run(place.site.env.archiver(["retry", "--all"]).args(options)).assert_code(0);
+    settling.signal(Signal::CONT);
+    settling.finish().assert_code(0);
+    let state = "SELECT state, attempts FROM entry WHERE recorded_at IS NULL";
+    let state: (String, u32) = database.query_row(state, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(state, ("claimed".to_owned(), 0));
+    run(&mut place.push(&["one"], &options)).assert_code(0);
+    place.assert_each_content_once(1);
 }
 
 /// One that is merely slow is waited for.
