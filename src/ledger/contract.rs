@@ -476,6 +476,7 @@ macro_rules! contract_suite {
             orphans_are_those_that_nobody_holds_and_may_have_staged,
             a_forced_repetition_falls_back_to_its_record,
             names_that_are_gone_are_looked_for_once_more,
+            a_claim_that_staged_nothing_is_nobodys_predecessor,
             rivals_are_other_versions_for_the_same_name,
             a_later_token_is_given_once,
             disposals_without_an_end_are_found,

@@ -153,6 +153,8 @@ pub enum Staged {
     /// Seen removed, but the server may have still to carry out what one of the claim's predecessors asked for before it
     /// died: their names are looked for once more when that is over.
     Gone,
+    /// Never created; nothing is known of its predecessors', which must be looked after by a successor as before.
+    Theirs,
     /// Unknown: the token (and its predecessors') must be looked after by a successor.
     Maybe,
 }

@@ -224,7 +224,7 @@ impl Transfer<'_> {
 
     /// Gives another file back that could not be settled.
     pub(super) async fn leave_other(&mut self) -> Result<(), LedgerError> {
-        self.release_other(Staged::Maybe).await
+        self.release_other(Staged::Theirs).await
     }
 
     /// As it was found, but for what is known of its names now.

@@ -223,9 +223,9 @@ async fn remove_orphan(engine: &Arc<Engine>, destination: usize, orphan: Orphan)
         }
         Some(Err(error)) => {
             warn!(%error, "what an earlier run left on the server stays for now");
-            Staged::Maybe
+            Staged::Theirs
         }
-        None => Staged::Maybe,
+        None => Staged::Theirs,
     };
     match engine.hold(|| engine.ledger.release(&claim, Release::Forget { staged })).await {
         Err(LedgerError::LeaseLost) => engine.reporter.lease_lost(&orphan.local_path),

@@ -441,7 +441,7 @@ impl<'a> Transfer<'a> {
             }
         }
         Ok(match self.staged {
-            Staged::Nothing | Staged::Gone => Before::Nothing,
+            Staged::Nothing | Staged::Gone | Staged::Theirs => Before::Nothing,
             Staged::Maybe => leftover,
         })
     }
@@ -526,7 +526,8 @@ impl<'a> Transfer<'a> {
         }
         let (staged, claim) = match (self.inherited, self.staged) {
             (Inherited::Settled, Staged::Nothing | Staged::Gone) => (Staged::Gone, self.claim_to_end()),
-            (Inherited::Settled, Staged::Maybe) | (Inherited::Unknown, _) => (Staged::Maybe, self.claim.clone()),
+            (Inherited::Unknown, Staged::Nothing | Staged::Gone) => (Staged::Theirs, self.claim.clone()),
+            (_, Staged::Theirs | Staged::Maybe) => (Staged::Maybe, self.claim.clone()),
         };
         let attempts = self.claim.attempts + self.attempts;
         let intention = self.engine.quarantine_of(self.job);

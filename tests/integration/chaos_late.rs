@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use archiver::embedded::{AnnouncedExtensions, Fault, Operation, Quirks, RenamePolicy, Request};
 use archiver::failpoint::{Point, VARIABLE};
+use russh_sftp::protocol::StatusCode;
 use rustix::process::Signal;
 use tokio::sync::Notify;
 
@@ -55,6 +56,28 @@ fn a_name_that_comes_late_is_removed(bench: &Bench, release: &Notify) {
     let ledger = rusqlite::Connection::open(bench.ledger()).unwrap();
     let left = ledger.query_row("SELECT count(*) FROM entry WHERE staged IS NOT NULL", [], |row| row.get::<_, u32>(0));
     assert_eq!(left.unwrap(), 0, "it is looked for once more, not for ever");
+}
+
+/// A name that cannot be removed is looked for by each run, which adds none of its own to it.
+#[test]
+fn what_cannot_be_removed_is_noted_once() {
+    let env = TestEnv::new();
+    let server = Embedded::with_faults(&env, |request: &Request| match request.operation {
+        Operation::Remove if is_part(request.path.as_ref()) => Fault::Status(StatusCode::PermissionDenied),
+        _ => Fault::None,
+    });
+    let bench = Bench::embedded(env, &server);
+    let path = write(&bench.env.local(), "a.csv", "a");
+    let armed = format!("{}:1:kill", Point::AllWritten.name());
+    assert_eq!(Running::start(bench.push([bench.env.local()]).env(VARIABLE, armed)).finish().code(), None);
+    std::fs::remove_file(path).unwrap();
+    for _ in 0..3 {
+        Running::start(&mut bench.push([bench.env.local()])).finish().assert_code(0);
+        assert_eq!(parts(&bench).len(), 1);
+    }
+    let ledger = rusqlite::Connection::open(bench.ledger()).unwrap();
+    let staged: String = ledger.query_row("SELECT staged FROM entry", [], |row| row.get(0)).unwrap();
+    assert!(!staged.contains(','), "{staged}");
 }
 
 #[test]

@@ -77,7 +77,7 @@ const YOUNG: Duration = Duration::from_secs(1800);
 
 pub fn history(length: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     let intention = prop_oneof![Just(Intention::LeaveAlone), Just(Intention::Dispose)];
-    let staged = prop_oneof![Just(Staged::Nothing), Just(Staged::Gone), Just(Staged::Maybe)];
+    let staged = prop_oneof![Just(Staged::Nothing), Just(Staged::Gone), Just(Staged::Theirs), Just(Staged::Maybe)];
     let release = prop_oneof![
         (1..9_u32, staged.clone()).prop_map(|(attempts, staged)| Release::Unfinished { attempts, staged }),
         (1..9_u32, staged.clone(), intention.clone()).prop_map(|(attempts, staged, intention)| Release::Failed {
@@ -131,7 +131,7 @@ impl Entry {
         let own = (staged == Staged::Maybe).then_some(claim.token);
         self.staged = match staged {
             Staged::Nothing => vec![],
-            Staged::Gone | Staged::Maybe => claim.predecessors.iter().copied().chain(own).collect(),
+            Staged::Gone | Staged::Theirs | Staged::Maybe => claim.predecessors.iter().copied().chain(own).collect(),
         };
         self.gone_at = (staged == Staged::Gone && !self.staged.is_empty()).then_some(now);
     }

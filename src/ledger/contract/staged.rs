@@ -124,6 +124,24 @@ pub async fn names_that_are_gone_are_looked_for_once_more(world: impl World) {
     assert_eq!(claim(&*b, "plain", "/q").await.remote.as_str(), "/q");
 }
 
+/// Who only looked after a dead owner's names leaves none of its own.
+pub async fn a_claim_that_staged_nothing_is_nobodys_predecessor(world: impl World) {
+    let (a, b) = (world.join().await, world.join().await);
+    let dead = claim(&*a, "x", "/1/x").await;
+    world.kill(a).await;
+    let failed =
+        Release::Failed { reason: "r".into(), attempts: 1, staged: Staged::Theirs, intention: Intention::LeaveAlone };
+    for release in [unfinished(Staged::Theirs), failed, Release::Forget { staged: Staged::Theirs }] {
+        let heir = claim(&*b, "x", "/2/x").await;
+        assert_eq!((heir.remote.as_str(), &heir.predecessors), ("/1/x", &vec![dead.token]));
+        b.release(&heir, release).await.unwrap();
+        assert_eq!(orphan_keys(&*b).await, [key("x")]);
+    }
+    let plain = claim(&*b, "plain", "/p").await;
+    b.release(&plain, Release::Forget { staged: Staged::Theirs }).await.unwrap();
+    assert_eq!(claim(&*b, "plain", "/q").await.remote.as_str(), "/q");
+}
+
 /// What could bring an older version to a name after a newer one.
 pub async fn rivals_are_other_versions_for_the_same_name(world: impl World) {
     let (a, b) = (world.join().await, world.join().await);

@@ -425,6 +425,7 @@ fn left(claim: &Claim, staged: Staged) -> (String, &'static str) {
     match staged {
         Staged::Nothing => (String::new(), ""),
         Staged::Gone => (list(predecessors), "gone"),
+        Staged::Theirs => (list(predecessors), ""),
         Staged::Maybe => (list(predecessors.chain([claim.token])), ""),
     }
 }

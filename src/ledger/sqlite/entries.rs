@@ -243,7 +243,8 @@ impl Entries<'_> {
             Staged::Gone if !claim.predecessors.is_empty() => {
                 (Some(list(&claim.predecessors)), Some(self.now.timestamp_millis()))
             }
-            Staged::Nothing | Staged::Gone => (None, None),
+            Staged::Theirs if !claim.predecessors.is_empty() => (Some(list(&claim.predecessors)), None),
+            Staged::Nothing | Staged::Gone | Staged::Theirs => (None, None),
             Staged::Maybe => {
                 let staged: Vec<_> = claim.predecessors.iter().copied().chain([claim.token]).collect();
                 (Some(list(&staged)), None)
