@@ -16,6 +16,7 @@ mod peers;
 mod place;
 pub mod push;
 pub mod read;
+mod replace;
 pub mod run;
 mod scans;
 mod taken_over;

@@ -12,7 +12,6 @@
 
 use std::time::Instant;
 
-use tokio::sync::OwnedMutexGuard;
 use tracing::{debug, warn};
 
 use super::attempt::{Blame, Done, End, Halt, Standing, Then, Trouble, describe, memory_kib};
@@ -26,7 +25,7 @@ use crate::destination::sftp::pool::{Load, Slot};
 use crate::destination::sftp::session::Session;
 use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept};
 use crate::destination::{Consequence, DestinationError};
-use crate::domain::{Deferral, OnConflict, Publish, RemotePath, Sha256Digest, Status, display};
+use crate::domain::{Deferral, Publish, RemotePath, Sha256Digest, Status, display};
 use crate::failpoint::{Point, reach};
 use crate::ledger::{Claim, LedgerError, Record, Release, Staged};
 use crate::report::RetryClass;
@@ -282,9 +281,7 @@ impl<'a> Transfer<'a> {
         }
         let digest = self.upload(session, &delivery, before).await?;
         let _turn = self.turn().await;
-        let way = self.engine.archive(self.job).make_way(session, &delivery).await?;
-        self.confirm().await?;
-        self.disarm(session).await?;
+        let way = self.make_way(session, &delivery).await?;
         match self.engine.archive(self.job).commit(session, &delivery, &digest, way).await {
             Ok(published) => {
                 reach(Point::Committed);
@@ -365,17 +362,6 @@ impl<'a> Transfer<'a> {
             .unwrap_or_else(|panicked| Err(ReadError::Failed(format!("reading it failed: {panicked}"))))
     }
 
-    /// Where the commit may replace what has the name: no other version of the file commits meanwhile.
-    pub(super) async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
-        match self.engine.source(self.job).rules.on_conflict {
-            OnConflict::Overwrite => {
-                let claim = &self.claim;
-                Some(self.engine.turns.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
-            }
-            OnConflict::Rename | OnConflict::Skip | OnConflict::Fail => None,
-        }
-    }
-
     /// Step 4, right before the commit: the version still stands, and the file is still ours.
     pub(super) async fn confirm(&self) -> Result<(), Halt> {
         loop {
@@ -397,20 +383,6 @@ impl<'a> Transfer<'a> {
             Content::Ours(..) => self.engine.ledger.confirm(&self.claim).await,
             _ => self.engine.lease.confirm(&self.claim).await,
         }
-    }
-
-    /// Step 4, where the commit may replace what has the name: takes away what a rename could still bring an older version
-    /// there with, be it on its way from an owner that died, from a session that broke, or about to be asked for. None of
-    /// those may commit any more, for this version has their file's name.
-    async fn disarm(&self, session: &Session) -> Result<(), Halt> {
-        if self.engine.source(self.job).rules.on_conflict != OnConflict::Overwrite {
-            return Ok(());
-        }
-        let path = self.job.version.candidate.absolute();
-        for name in self.engine.hold(|| self.engine.ledger.rivals(&self.claim, &path)).await? {
-            self.engine.archive(self.job).remove_left(session, &name, &self.claim.remote).await?;
-        }
-        Ok(())
     }
 
     /// Step 2: what earlier tokens, or our own earlier attempts, left under temporary names.

@@ -1,9 +1,9 @@
 //! Requests that a server carries out late, when nobody is there any more who asked for them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 
 use archiver::embedded::{AnnouncedExtensions, Fault, Operation, Quirks, RenamePolicy, Request};
 use archiver::failpoint::{Point, VARIABLE};
@@ -266,6 +266,87 @@ fn what_a_killed_run_put_aside_gets_its_name_back() {
         std::fs::remove_file(path).unwrap();
         Running::start(&mut replacing(&bench)).finish().assert_code(0);
         assert_eq!(files(&bench.base.join("in")), stood);
+        bench.assert_no_part();
+    }
+}
+
+/// The next version finds the name free, gives it back, and then has to make way for itself: in its only attempt.
+#[test]
+fn what_a_killed_run_put_aside_costs_the_next_version_no_attempt() {
+    for rename in RENAMES {
+        let env = TestEnv::new();
+        let quirks = Quirks { extensions: AnnouncedExtensions::None, rename, ..Quirks::default() };
+        let server = Embedded::with_quirks(&env, quirks);
+        let bench = Bench::embedded(env, &server);
+        write(&bench.base, "in/a.csv", "what stands at first");
+        write(&bench.env.local(), "a.csv", "the older version");
+        let armed = format!("{}:1:kill", Point::OtherPutAside.name());
+        assert_eq!(Running::start(replacing(&bench).env(VARIABLE, armed)).finish().code(), None);
+        write(&bench.env.local(), "a.csv", "the newer version of it");
+        let newer = files(&bench.env.local());
+        Running::start(replacing(&bench).args(["--retries", "1"])).finish().assert_code(0);
+        assert_eq!(files(&bench.base.join("in")), newer);
+        bench.assert_no_part();
+    }
+}
+
+/// The server has posix-rename by the next run, after an update.
+#[test]
+fn what_a_killed_run_put_aside_is_cleared_where_nothing_is_put_aside_any_more() {
+    for changes in [false, true] {
+        let env = TestEnv::new();
+        let is_old = Arc::new(AtomicBool::new(true));
+        let answers_as_before = is_old.clone();
+        let server = Embedded::with_faults(&env, move |request: &Request| match request.operation {
+            // VERSION, and no extension behind it.
+            Operation::Init if answers_as_before.load(Ordering::SeqCst) => Fault::RawAfter(request.reply(2, &[])),
+            _ => Fault::None,
+        });
+        let bench = Bench::embedded(env, &server);
+        write(&bench.base, "in/a.csv", "what stands at first");
+        write(&bench.env.local(), "a.csv", "the older version");
+        let armed = format!("{}:1:kill", Point::OtherPutAside.name());
+        assert_eq!(Running::start(replacing(&bench).env(VARIABLE, armed)).finish().code(), None);
+        is_old.store(false, Ordering::SeqCst);
+        if changes {
+            write(&bench.env.local(), "a.csv", "the newer version of it");
+        }
+        let wanted = files(&bench.env.local());
+        Running::start(&mut replacing(&bench)).finish().assert_code(0);
+        assert_eq!(files(&bench.base.join("in")), wanted);
+        bench.assert_no_part();
+    }
+}
+
+/// Neither the commit goes through nor what undoes it: the next attempt puts back first what stood there.
+#[test]
+fn what_could_not_be_put_back_is_put_back_by_the_next_attempt() {
+    for rename in RENAMES {
+        let env = TestEnv::new();
+        let (commits, undone) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let met = Arc::new(Mutex::new(Vec::new()));
+        let told = met.clone();
+        let faults = move |request: &Request| {
+            let (count, what) = match request.operation {
+                Operation::Rename if request.path.contains("/.old.") => (&undone, "put back"),
+                Operation::Rename if request.target.ends_with("/a.csv") => (&commits, "commit"),
+                _ => return Fault::None,
+            };
+            if count.fetch_add(1, Ordering::SeqCst) > 0 {
+                return Fault::None;
+            }
+            told.lock().unwrap().push(what);
+            Fault::Status(StatusCode::Failure)
+        };
+        let quirks = Quirks { extensions: AnnouncedExtensions::None, rename, ..Quirks::default() };
+        let server = Embedded::start_with(&env, quirks, Some(Arc::new(faults)));
+        let bench = Bench::embedded(env, &server);
+        write(&bench.base, "in/a.csv", "what stands at first");
+        write(&bench.env.local(), "a.csv", "ours");
+        let wanted = files(&bench.env.local());
+        Running::start(&mut replacing(&bench)).finish().assert_code(0);
+        assert_eq!(*met.lock().unwrap(), ["commit", "put back"]);
+        assert_eq!(files(&bench.base.join("in")), wanted);
         bench.assert_no_part();
     }
 }

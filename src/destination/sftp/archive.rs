@@ -99,7 +99,7 @@ impl Archive {
             reach(Point::PredecessorRemoved);
             return Ok(false);
         }
-        self.settle(session, left, delivery.wanted).await?;
+        Aside::of(left, delivery.wanted).settle(session).await?;
         match session.rename(left, delivery.staging).await {
             Ok(()) => {
                 reach(Point::PredecessorAdopted);
@@ -160,14 +160,14 @@ impl Archive {
     /// Before the version is looked at for the last time: makes way for it where something has its name that is to be
     /// replaced, and this server cannot do that in one step.
     pub async fn make_way(&self, session: &Session, delivery: &Delivery<'_>) -> Result<Way, DestinationError> {
-        if delivery.rules.on_conflict == OnConflict::Overwrite
-            && let Some(aside) = Aside::of(session, delivery.staging, delivery.wanted)
-            && self.is_taken(session, delivery).await?
+        if delivery.rules.on_conflict != OnConflict::Overwrite
+            || session.features().posix_rename
+            || !self.is_taken(session, delivery).await?
         {
-            aside.make(session).await?;
-            return Ok(Way::Made);
+            return Ok(Way::AsItIs);
         }
-        Ok(Way::AsItIs)
+        Aside::of(delivery.staging, delivery.wanted).make(session).await?;
+        Ok(Way::Made)
     }
 
     /// Gives the staged file its final name.
@@ -185,25 +185,10 @@ impl Archive {
             Ok(published) => published,
             Err(error) => return Err(self.explained(session, error, delivery).await),
         };
-        if way == Way::Made
-            && let Some(aside) = Aside::of(session, delivery.staging, delivery.wanted)
-        {
-            aside.tidy(session).await?;
+        if way == Way::Made {
+            Aside::of(delivery.staging, delivery.wanted).tidy(session).await?;
         }
         Ok(published)
-    }
-
-    /// See [`Aside::settle`].
-    async fn settle(
-        &self,
-        session: &Session,
-        temporary: &RemotePath,
-        wanted: &RemotePath,
-    ) -> Result<(), DestinationError> {
-        match Aside::of(session, temporary, wanted) {
-            Some(aside) => aside.settle(session).await,
-            None => Ok(()),
-        }
     }
 
     /// Whether the file is turned away before it is sent; see [`Publication::turned_away`].
@@ -249,7 +234,7 @@ impl Archive {
         temporary: &RemotePath,
         wanted: &RemotePath,
     ) -> Result<(), DestinationError> {
-        self.settle(session, temporary, wanted).await?;
+        Aside::of(temporary, wanted).settle(session).await?;
         remove_if_there(session, temporary).await
     }
 
@@ -266,7 +251,7 @@ impl Archive {
         left: &RemotePath,
         wanted: &RemotePath,
     ) -> Result<Left, DestinationError> {
-        self.settle(session, left, wanted).await?;
+        Aside::of(left, wanted).settle(session).await?;
         let found = what_is_left(session, left).await?;
         match found {
             Left::Nothing => {}

@@ -20,13 +20,9 @@ pub struct Aside<'a> {
 }
 
 impl<'a> Aside<'a> {
-    /// `None` where the server can rename over what stands: nobody makes such a directory there.
-    pub fn of(session: &Session, temporary: &'a RemotePath, wanted: &'a RemotePath) -> Option<Self> {
-        if session.features().posix_rename {
-            return None;
-        }
+    pub fn of(temporary: &'a RemotePath, wanted: &'a RemotePath) -> Self {
         let (directory, file) = temporary.aside();
-        Some(Self { temporary, wanted, directory, file })
+        Self { temporary, wanted, directory, file }
     }
 
     /// Makes the directory. It must be there before its owner asks whether its version still stands: who has a newer one
@@ -64,7 +60,8 @@ impl<'a> Aside<'a> {
 
     /// Ends it: what the owner of the temporary name asked for can take no file away any more, also where it is carried out
     /// late. What was put aside gets its name back where nothing took that; for as long as the temporary name stands, its
-    /// owner did not commit. So this comes before anything that removes the temporary name.
+    /// owner did not commit. So this comes before anything that removes the temporary name. It is asked of servers that need
+    /// no such directory, too: this one may not have been like that when its owner died.
     pub async fn settle(&self, session: &Session) -> Result<(), DestinationError> {
         let refused = match session.rmdir(self.directory.as_str()).await {
             Err(error) if error.is_status(StatusCode::NoSuchFile) => return Ok(()),

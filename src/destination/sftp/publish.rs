@@ -201,8 +201,8 @@ impl Publication<'_> {
         } else if posix {
             self.moved(session, session.posix_rename(self.temporary, self.wanted)).await?;
             reach(Point::PosixRenamed);
-        } else if let Some(aside) = Aside::of(session, self.temporary, self.wanted) {
-            aside.put(session).await?;
+        } else {
+            Aside::of(self.temporary, self.wanted).put(session).await?;
             self.moved(session, session.rename(self.temporary, self.wanted)).await?;
             reach(Point::RenamedOver);
         }

@@ -1,0 +1,61 @@
+//! Commits that may replace what has the name: the version that is the last one is the one that stays.
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::attempt::Halt;
+use super::transfer::Transfer;
+use crate::destination::sftp::archive::{Delivery, Way};
+use crate::destination::sftp::session::Session;
+use crate::domain::OnConflict;
+
+/// Other versions of the file that could still have been committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rivals {
+    None,
+    /// Not any more; what one of them had put aside may have its name back.
+    Disarmed,
+}
+
+impl Transfer<'_> {
+    /// Where the commit may replace what has the name: no other version of the file commits meanwhile.
+    pub(super) async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
+        match self.engine.source(self.job).rules.on_conflict {
+            OnConflict::Overwrite => {
+                let claim = &self.claim;
+                Some(self.engine.turns.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
+            }
+            OnConflict::Rename | OnConflict::Skip | OnConflict::Fail => None,
+        }
+    }
+
+    /// Step 4: the version still stands, the file is still ours, and no older version comes last.
+    pub(super) async fn make_way(&self, session: &Session, delivery: &Delivery<'_>) -> Result<Way, Halt> {
+        let way = self.engine.archive(self.job).make_way(session, delivery).await?;
+        self.confirm().await?;
+        if self.disarm(session).await? == Rivals::None || way == Way::Made {
+            return Ok(way);
+        }
+        let way = self.engine.archive(self.job).make_way(session, delivery).await?;
+        if way == Way::Made {
+            // What is put aside is so by the last version alone.
+            self.confirm().await?;
+            self.disarm(session).await?;
+        }
+        Ok(way)
+    }
+
+    /// Step 4, where the commit may replace what has the name: takes away what a rename could still bring an older version
+    /// there with, be it on its way from an owner that died, from a session that broke, or about to be asked for. None of
+    /// those may commit any more, for this version has their file's name.
+    async fn disarm(&self, session: &Session) -> Result<Rivals, Halt> {
+        if self.engine.source(self.job).rules.on_conflict != OnConflict::Overwrite {
+            return Ok(Rivals::None);
+        }
+        let path = self.job.version.candidate.absolute();
+        let rivals = self.engine.hold(|| self.engine.ledger.rivals(&self.claim, &path)).await?;
+        for name in &rivals {
+            self.engine.archive(self.job).remove_left(session, name, &self.claim.remote).await?;
+        }
+        Ok(if rivals.is_empty() { Rivals::None } else { Rivals::Disarmed })
+    }
+}
