@@ -108,7 +108,7 @@ pub static KEYS: &[Key] = &[
         .flag("--verify")
         .default("size")
         .choice::<Verify>(Verify::NAMES),
-    Key::new("destination.on-conflict", "POLICY", "What to do where other bytes already have the name; the same bytes always count as archived")
+    Key::new("destination.on-conflict", "POLICY", "What to do where other bytes already have the name; the same bytes always count as archived; overwrite needs publish = rename")
         .flag("--on-conflict")
         .default("rename")
         .choice::<OnConflict>(OnConflict::NAMES),

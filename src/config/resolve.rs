@@ -211,6 +211,7 @@ impl Resolver<'_> {
         destinations: &mut Vec<DestinationSettings>,
         kind: CommandKind,
     ) -> Option<usize> {
+        self.replacing(values);
         if !values.contains_key("destination.url") {
             if !matches!(kind, CommandKind::Show | CommandKind::Inspect) {
                 self.missing(
@@ -225,6 +226,21 @@ impl Resolver<'_> {
             destinations.push(parsed);
         }
         Some(index)
+    }
+
+    /// What stands is replaced by renames alone: a server may carry out a removal late, when a newer version has the name.
+    fn replacing(&mut self, values: &Values) {
+        let entry = |name: &str, text: &str| values.get(name).filter(|entry| entry.value.texts() == [text]);
+        let (publish, on_conflict) = ("destination.publish", "destination.on-conflict");
+        let (Some(direct), Some(overwrite)) = (entry(publish, "direct"), entry(on_conflict, "overwrite")) else {
+            return;
+        };
+        let message = format!(
+            "it cannot be used with publish = \"direct\" ({}), where nothing keeps an older version from taking away a newer \
+             one; use \"rename\", \"skip\" or \"fail\" here, or publish = \"rename\" where the server can rename",
+            direct.origin
+        );
+        self.mistakes.push(Mistake::of(on_conflict, &overwrite.origin, message));
     }
 
     fn destination_settings(&mut self, values: &Values) -> Option<DestinationSettings> {

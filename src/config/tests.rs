@@ -22,6 +22,9 @@ fn good(key: &Key, choice: usize) -> String {
         "destination.url" => of(&["sftp://h/", "sftp://u%40x@[::1]:2222/~/a%20b"]),
         "destination.host-key" => of(&["strict", "accept-new", "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU"]),
         "destination.layout" => of(&["%Y", "{source}/%j", "a b"]),
+        // What is refused beside others.
+        "destination.publish" => of(&["rename"]),
+        "destination.on-conflict" => of(&["rename", "skip", "fail"]),
         "destination.timezone" => of(&["UTC", "local", "Europe/Berlin"]),
         "ledger.url" => of(&["/a\tb", "redis://pine@h/2", "redis+sentinel://[::1],b:7/é"]),
         "ledger.prefix" => of(&["archiver", "team-1/a.b:c"]),
@@ -154,4 +157,41 @@ proptest! {
             prop_assert!(same, "{} is {:?} and shows as {}", name, entry.value, value);
         }
     }
+}
+
+/// Wherever each of the two comes from, and only where both hold for a source.
+#[test]
+fn overwriting_directly_is_a_mistake() {
+    let resolve = |flags: [Option<&str>; 2], variables: [Option<&str>; 2], text: &str| {
+        let mut command = CommandLayer { paths: vec!["/x".into()], ..CommandLayer::default() };
+        if !text.is_empty() {
+            command.paths.clear();
+        }
+        command.set("destination.publish", flags[0].map(str::to_owned));
+        command.set("destination.on-conflict", flags[1].map(str::to_owned));
+        let names = ["ARCHIVER_DESTINATION__PUBLISH", "ARCHIVER_DESTINATION__ON_CONFLICT"];
+        let variables = names.into_iter().zip(variables).filter_map(|(name, value)| Some((name, value?)));
+        let environment =
+            Environment::with([("HOME", "/home/me"), ("ARCHIVER_TO", "sftp://h/")].into_iter().chain(variables));
+        let file = ConfigFile { path: "a.toml".into(), text: text.to_owned() };
+        resolve_read(&command, &environment, CommandKind::Watch, Some(file), Vec::new())
+    };
+    let (direct, overwrite, no) = (Some("direct"), Some("overwrite"), [None, None]);
+    let both = [direct, overwrite];
+    let (general, own) = ("on-conflict = 'overwrite'\n", "[[source]]\npaths = '/x'\n");
+    let said = "it cannot be used with publish = \"direct\" ";
+    let general = format!("[destination]\npublish = 'direct'\n{general}");
+    let in_source = format!("{own}destination.publish = 'direct'\n");
+    for (flags, variables, text, start) in [
+        (both, no, "", format!("--on-conflict: {said}(--publish), ")),
+        (no, both, "", format!("ARCHIVER_DESTINATION__ON_CONFLICT: {said}(ARCHIVER_DESTINATION__PUBLISH), ")),
+        (no, no, &*format!("{general}{own}"), format!("a.toml:3: destination.on-conflict: {said}(a.toml:2), ")),
+        ([None, overwrite], no, &in_source, format!("--on-conflict: {said}(a.toml:3), ")),
+        ([direct, None], [None, overwrite], "", format!("ARCHIVER_DESTINATION__ON_CONFLICT: {said}(--publish), ")),
+    ] {
+        let errors = resolve(flags, variables, text).expect_err(text).to_string();
+        assert!(errors.starts_with(&start) && errors.ends_with("where the server can rename"), "{errors}");
+    }
+    resolve(no, no, &format!("{general}{own}destination.on-conflict = 'skip'\n")).unwrap();
+    resolve([Some("rename"), None], no, &format!("{general}{own}")).unwrap();
 }

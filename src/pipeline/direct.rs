@@ -1,14 +1,16 @@
 //! An attempt where the server cannot rename.
 
+use std::sync::atomic::Ordering;
+
 use super::attempt::{Done, Halt};
 use super::read::blocking;
 use super::transfer::{Inherited, Transfer};
-use crate::destination::Consequence;
 use crate::destination::sftp::archive::{Delivery, Way};
-use crate::destination::sftp::direct::Choice;
+use crate::destination::sftp::direct::{Begun, Choice, Created};
 use crate::destination::sftp::publish::Published;
 use crate::destination::sftp::session::Session;
 use crate::destination::sftp::stage::Before;
+use crate::destination::{Consequence, DestinationError};
 use crate::failpoint::{Point, reach};
 use crate::ledger::Staged;
 
@@ -16,10 +18,25 @@ impl Transfer<'_> {
     /// Steps 2 to 5 for a server that cannot rename: the name is judged first, and written in place.
     pub(super) async fn attempt_direct(&mut self, session: &Session, delivery: Delivery<'_>) -> Result<Done, Halt> {
         let _turn = self.turn().await;
+        let tried = self.write_in_place(session, delivery).await;
+        match &tried {
+            Err(Halt::Local(_)) => self.take_back(session).await?,
+            // What stays of it then is as another's file to the next attempt.
+            Err(Halt::Remote(error)) if error.consequence != Consequence::Session => {
+                let _ = self.take_back(session).await;
+            }
+            _ => {}
+        }
+        tried
+    }
+
+    async fn write_in_place(&mut self, session: &Session, delivery: Delivery<'_>) -> Result<Done, Halt> {
         let version = self.version.clone();
         let digest = blocking(move || version.digest()).await?;
-        let name = match self.engine.archive(self.job).choose(session, &delivery, &digest, self.begun.as_ref()).await? {
-            Choice::Write(name) => name,
+        let choice = self.engine.archive(self.job).choose(session, &delivery, &digest, self.begun.as_ref()).await?;
+        let (name, before) = match choice {
+            Choice::Write(name) => (name, Before::Foreign),
+            Choice::GoOn(name) => (name, Before::Begun),
             Choice::AlreadyAt(name) => return Ok(Done::of(Published::AlreadyAt(name), digest)),
             Choice::SkippedFor(name) => return Ok(Done::TurnedAway(name)),
         };
@@ -27,7 +44,9 @@ impl Transfer<'_> {
         reach(Point::DirectChosen);
         self.confirm().await?;
         let delivery = Delivery { staging: &name, ..delivery };
-        let uploaded = match self.upload(session, &delivery, Before::Foreign).await {
+        let before_that = self.begun.take().filter(|_| before == Before::Begun);
+        self.created.store(before_that.is_some_and(|begun| begun.created == Created::Yes), Ordering::Relaxed);
+        let uploaded = match self.upload(session, &delivery, before).await {
             // It may have changed after its last byte was read, while that was still on its way (G6).
             Ok(digest) => {
                 let version = self.version.clone();
@@ -38,22 +57,22 @@ impl Transfer<'_> {
         reach(Point::DirectWritten);
         // There is no temporary name that anybody would have to look after.
         self.staged = Staged::Nothing;
-        let digest = match uploaded {
-            Ok(digest) => digest,
-            Err(Halt::Local(error)) => {
-                // All that was read had arrived, under a name that was free and that we created.
-                self.engine.archive(self.job).remove(session, &name).await?;
-                reach(Point::DirectRemoved);
-                return Err(Halt::Local(error));
-            }
-            Err(halt) => {
-                if matches!(&halt, Halt::Remote(error) if error.consequence == Consequence::Session) {
-                    self.begun = Some(name);
-                }
-                return Err(halt);
-            }
-        };
+        if uploaded.is_err() {
+            let created = if self.created.load(Ordering::Relaxed) { Created::Yes } else { Created::Unknown };
+            self.begun = Some(Begun { name: name.clone(), created });
+        }
+        let digest = uploaded?;
         let published = self.engine.archive(self.job).commit(session, &delivery, &digest, Way::AsItIs).await?;
         Ok(Done::of(published, digest))
+    }
+
+    /// Removes what cannot be finished, where it is ours for certain. It is asked for once: see [`direct`].
+    ///
+    /// [`direct`]: crate::destination::sftp::direct
+    async fn take_back(&mut self, session: &Session) -> Result<(), DestinationError> {
+        let Some(Begun { name, created: Created::Yes }) = self.begun.take() else { return Ok(()) };
+        self.engine.archive(self.job).remove(session, &name).await?;
+        reach(Point::DirectRemoved);
+        Ok(())
     }
 }

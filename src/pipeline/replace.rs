@@ -6,7 +6,7 @@ use super::attempt::Halt;
 use super::transfer::Transfer;
 use crate::destination::sftp::archive::{Delivery, Way};
 use crate::destination::sftp::session::Session;
-use crate::domain::OnConflict;
+use crate::domain::{OnConflict, Publish};
 
 /// Other versions of the file that could still have been committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,15 +17,14 @@ enum Rivals {
 }
 
 impl Transfer<'_> {
-    /// Where the commit may replace what has the name: no other version of the file commits meanwhile.
+    /// Where the commit may replace what has the name, or the name is written in place: no other file does so meanwhile.
     pub(super) async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
-        match self.engine.source(self.job).rules.on_conflict {
-            OnConflict::Overwrite => {
-                let claim = &self.claim;
-                Some(self.engine.turns.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
-            }
-            OnConflict::Rename | OnConflict::Skip | OnConflict::Fail => None,
+        let rules = self.engine.source(self.job).rules;
+        if rules.on_conflict != OnConflict::Overwrite && rules.publish != Publish::Direct {
+            return None;
         }
+        let claim = &self.claim;
+        Some(self.engine.turns.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
     }
 
     /// Step 4: the version still stands, the file is still ours, and no older version comes last.

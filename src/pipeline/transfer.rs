@@ -10,6 +10,7 @@
 //!    Where the same bytes are to be archived once only (`content`), they are this file's from before step 3 on.
 //! 6. The record is durable before the local file is touched (G2), and disposal removes that version only.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tracing::{debug, warn};
@@ -21,6 +22,7 @@ use super::place::Place;
 use super::read::{ReadError, SMALL_BYTES, Version, Whole, blocking};
 use crate::destination::error::StatusCode;
 use crate::destination::sftp::archive::{Delivery, resume_from_bytes};
+use crate::destination::sftp::direct::Begun;
 use crate::destination::sftp::pool::{Load, Slot};
 use crate::destination::sftp::session::Session;
 use crate::destination::sftp::stage::{Acknowledged, Before, Body, Kept};
@@ -54,7 +56,9 @@ pub struct Transfer<'a> {
     /// Whether a later token was asked for and nobody knows whether it was given.
     reissuing: bool,
     /// The final name that was being written directly when the session broke.
-    pub(super) begun: Option<RemotePath>,
+    pub(super) begun: Option<Begun>,
+    /// Whether the server said that it made the file that is being written directly.
+    pub(super) created: AtomicBool,
     /// Whether predecessors' names were dealt with.
     pub(super) inherited: Inherited,
     /// A rename may have happened whose reply was lost; the digest of what was staged.
@@ -85,6 +89,7 @@ impl<'a> Transfer<'a> {
             late: false,
             reissuing: false,
             begun: None,
+            created: AtomicBool::new(false),
             inherited: if job.claim.predecessors.is_empty() { Inherited::Settled } else { Inherited::Unknown },
             ambiguous: None,
             content: Content::of(engine, job),
@@ -320,6 +325,7 @@ impl<'a> Transfer<'a> {
         let _memory = self.engine.memory.acquire_many(memory_kib(delivery.size)).await;
         let progress = self.job.claimed.started();
         let sent = |acknowledged| match acknowledged {
+            Acknowledged::Created => self.created.store(true, Ordering::Relaxed),
             Acknowledged::Sent(bytes) => progress.sent(bytes),
             Acknowledged::Resumed(bytes) => progress.resumed(bytes),
         };

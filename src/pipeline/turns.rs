@@ -14,8 +14,8 @@ use crate::domain::{FileKey, KeyId, RemotePath, Sha256Digest};
 /// The turns of a process, whose engines follow one another, and what these leave to one another.
 #[derive(Debug, Clone, Default)]
 pub struct AllTurns {
-    /// At a remote name of a destination, by its canonical URL, where a commit may replace what has it: whoever has the
-    /// turn asks whether its version still stands, and commits.
+    /// At a remote name of a destination, by its canonical URL, where a commit may replace what has it, or it is written in
+    /// place: whoever has the turn asks whether its version still stands, and commits.
     pub commits: Arc<Turns<(Arc<str>, RemotePath)>>,
     /// At the bytes with this SHA-256 for a destination: a file of this process archives them. Others wait for it, but not
     /// for ever: whose they are is what the ledger says.

@@ -174,6 +174,10 @@ fn a_wrong_configuration_changes_nothing_and_all_its_mistakes_are_said() {
         fs::write(&file, format!("{sound}[ledger]\n{other}\n")).unwrap();
         reload(&mut running, "until a restart");
     }
+    fs::write(&file, format!("{sound}publish = \"direct\"\non-conflict = \"overwrite\"\n")).unwrap();
+    running.signal(Signal::HUP);
+    running.expect_line("on-conflict: it cannot be used with publish");
+    running.expect_line(KEPT);
     let unknown = write(site.env.path(), "unknown_hosts", "");
     let hosts = site.server.known_hosts().to_str().unwrap().to_owned();
     fs::write(&file, sound.replace(&hosts, unknown.to_str().unwrap())).unwrap();

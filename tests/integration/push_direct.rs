@@ -1,14 +1,16 @@
 //! Commits of the less usual kinds, broken off: written directly, over another file, beside another file.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use archiver::embedded::{AnnouncedExtensions, Fault, Operation, Quirks, RenamePolicy};
+use archiver::embedded::{AnnouncedExtensions, Fault, Operation, Quirks, RenamePolicy, Request};
 
 use super::crash::{Moment, Trap};
 use super::faults::once;
 use super::{Bench, Pushed};
 use crate::support::embedded::Embedded;
-use crate::support::env::{TestEnv, files, noise, write};
+use crate::support::env::{Running, TestEnv, files, noise, write};
 
 /// A server that cannot rename, as an object store's.
 fn no_rename() -> Quirks {
@@ -42,6 +44,84 @@ fn a_direct_upload_that_broke_off_goes_on_under_the_same_name() {
             }
         }
     });
+}
+
+#[test]
+fn what_cannot_be_replaced_safely_is_refused() {
+    let (bench, _server) = once(Operation::Open, Fault::None, no_rename());
+    let finished =
+        Running::start(bench.push([bench.env.local()]).args(DIRECT).args(["--on-conflict", "overwrite"])).finish();
+    finished.assert_code(2);
+    let said = &finished.stderr;
+    assert!(said.contains("--on-conflict: ") && said.contains("publish = \"rename\""), "{said}");
+    assert!(files(&bench.base).is_empty());
+}
+
+/// A server that loses the connection at the first of these requests, while this happens; and how often it was asked to
+/// take a name away.
+fn cut_at(operation: Operation, meanwhile: impl Fn() + Send + Sync + 'static) -> (Bench, Embedded, Arc<AtomicUsize>) {
+    let env = TestEnv::new();
+    let (met, removals) = (AtomicBool::new(false), Arc::new(AtomicUsize::new(0)));
+    let count = removals.clone();
+    let faults = move |request: &Request| {
+        let is_ours = request.path.contains("report");
+        if is_ours && request.operation == Operation::Remove {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
+        if !is_ours || request.operation != operation || met.swap(true, Ordering::SeqCst) {
+            return Fault::None;
+        }
+        meanwhile();
+        Fault::DropConnection
+    };
+    let server = Embedded::start_with(&env, no_rename(), Some(Arc::new(faults)));
+    let mut bench = Bench::embedded(env, &server);
+    bench.request_timeout = "2s";
+    write(&bench.env.local(), "report", noise(40_000, 1));
+    (bench, server, removals)
+}
+
+/// A removal that a server carries out late would take the whole file away, whose local one is gone by then.
+#[test]
+fn a_part_of_ours_is_written_over_and_never_removed() {
+    let (bench, _server, removals) = cut_at(Operation::Write, || {});
+    let wanted = files(&bench.env.local());
+    Pushed::run(bench.push([bench.env.local()]).args(DIRECT)).expect(0).assert_counts([1, 0, 0, 0]);
+    assert!(files(&bench.env.local()).is_empty(), "it is archived, so it was deleted");
+    assert_eq!(bench.archived(), wanted);
+    assert_eq!(removals.load(Ordering::SeqCst), 0);
+}
+
+/// The server never got to our OPEN, and somebody else made a file of that name.
+#[test]
+fn a_file_that_came_while_our_session_was_broken_is_not_ours() {
+    let base = Arc::new(OnceLock::<PathBuf>::new());
+    let there = base.clone();
+    let (bench, _server, removals) = cut_at(Operation::Open, move || {
+        write(there.get().unwrap(), "in/report", "theirs");
+    });
+    base.set(bench.base.clone()).unwrap();
+    Pushed::run(bench.push([bench.env.local()]).args(DIRECT)).expect(0).assert_counts([1, 0, 0, 0]);
+    assert_eq!(std::fs::read(bench.base.join("in/report")).unwrap(), b"theirs");
+    assert_eq!(bench.archived().len(), 2, "{:?}", bench.archived());
+    assert_eq!(removals.load(Ordering::SeqCst), 0);
+}
+
+/// The version goes away while its session is broken: its part does, too, before the next one comes.
+#[test]
+fn a_part_of_a_version_that_changed_is_taken_away_once() {
+    let local = Arc::new(OnceLock::<PathBuf>::new());
+    let there = local.clone();
+    let (bench, _server, removals) = cut_at(Operation::Fsetstat, move || {
+        write(there.get().unwrap(), "report", "the newer version");
+    });
+    local.set(bench.env.local()).unwrap();
+    Pushed::run(bench.push([bench.env.local()]).args(DIRECT)).expect(4);
+    assert_eq!(removals.load(Ordering::SeqCst), 1);
+    assert!(files(&bench.base).is_empty(), "{:?}", files(&bench.base));
+    let wanted = files(&bench.env.local());
+    Pushed::run(bench.push([bench.env.local()]).args(DIRECT)).expect(0).assert_counts([1, 0, 0, 0]);
+    assert_eq!(bench.archived(), wanted);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::aside::Aside;
-use super::direct::{self, Choice};
+use super::direct::{self, Begun, Choice};
 use super::directories::Directories;
 use super::pace::Pace;
 use super::pool::{Load, Pool, Slot};
@@ -222,7 +222,7 @@ impl Archive {
         session: &Session,
         delivery: &Delivery<'_>,
         digest: &Sha256Digest,
-        begun: Option<&RemotePath>,
+        begun: Option<&Begun>,
     ) -> Result<Choice, DestinationError> {
         direct::choose(session, &publication(delivery, digest), begun).await
     }

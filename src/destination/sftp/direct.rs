@@ -1,10 +1,13 @@
 //! `publish = "direct"`: the final name is written in place, for servers that cannot rename. Readers can see a partial
 //! file, and what stands under the name has to be judged before a byte is sent.
+//!
+//! A server may carry out a REMOVE late, when a newer version has the name. So no name is freed to be written: what is
+//! others' stays, and a part of ours is written over. What we began and cannot finish is removed, once: while it stands,
+//! whoever comes next takes another name, and once it is gone there is no request left that could take away anything else.
 
 use super::compare::{Found, compare};
 use super::publish::Publication;
 use super::session::Session;
-use super::stage::remove_if_there;
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{OnConflict, RemotePath, display};
 
@@ -13,36 +16,62 @@ use crate::domain::{OnConflict, RemotePath, display};
 pub enum Choice {
     /// Free: nothing stands there.
     Write(RemotePath),
+    /// A part of ours stands there.
+    GoOn(RemotePath),
     /// The same bytes stand there already.
     AlreadyAt(RemotePath),
     /// Other bytes stand there and the policy is to skip.
     SkippedFor(RemotePath),
 }
 
-/// Chooses the name. `begun` is a name that was free when this very process began to write there, and whose session
-/// broke: what stands there is a part of ours, and goes. A part that a killed process left cannot be told from another's
-/// file, so it counts as other bytes and is never removed.
+/// A name that was free when this very process began to write there, and whose session broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Begun {
+    pub name: RemotePath,
+    pub created: Created,
+}
+
+/// Whether the server said that it made the file, which it does only where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    Yes,
+    /// Its reply was lost. Nothing can have been written then, so what is ours is empty.
+    Unknown,
+}
+
+impl Begun {
+    /// Whether what stands under the name is a part of ours.
+    async fn is_ours(&self, session: &Session) -> Result<bool, DestinationError> {
+        Ok(match self.created {
+            Created::Yes => true,
+            Created::Unknown => session.lstat(&self.name).await?.is_some_and(|there| there.size == Some(0)),
+        })
+    }
+}
+
+/// Chooses the name. A part that a killed process left cannot be told from another's file, so it counts as other bytes
+/// and is never touched.
 pub async fn choose(
     session: &Session,
     publication: &Publication<'_>,
-    begun: Option<&RemotePath>,
+    begun: Option<&Begun>,
 ) -> Result<Choice, DestinationError> {
     for name in [publication.wanted.clone(), publication.wanted.conflicting(publication.digest)] {
-        match compare(session, &name, publication.size, publication.digest).await? {
+        let found = compare(session, &name, publication.size, publication.digest).await?;
+        if found == Found::OtherBytes
+            && let Some(begun) = begun.filter(|begun| begun.name == name)
+            && begun.is_ours(session).await?
+        {
+            return Ok(Choice::GoOn(name));
+        }
+        match found {
             Found::Nothing => return Ok(Choice::Write(name)),
             Found::SameBytes => return Ok(Choice::AlreadyAt(name)),
-            Found::OtherBytes if begun == Some(&name) => {
-                remove_if_there(session, &name).await?;
-                return Ok(Choice::Write(name));
-            }
             Found::OtherBytes | Found::NotAFile => match publication.on_conflict {
                 OnConflict::Rename => {}
                 OnConflict::Skip => return Ok(Choice::SkippedFor(name)),
-                OnConflict::Overwrite => {
-                    remove_if_there(session, &name).await?;
-                    return Ok(Choice::Write(name));
-                }
-                OnConflict::Fail => break,
+                // The configuration does not have the one beside direct publishing.
+                OnConflict::Overwrite | OnConflict::Fail => break,
             },
         }
     }

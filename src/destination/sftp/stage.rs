@@ -65,6 +65,9 @@ pub enum Before {
     Resumable { size: u64 },
     /// The name is not ours alone: what stands there is never touched, and opening fails.
     Foreign,
+    /// Nor is this one, but what stands there is a part of the same bytes that a broken session left. It is written over,
+    /// and neither removed nor emptied first: what that session asked for and the server did not do yet writes the same.
+    Begun,
 }
 
 /// How one file is staged.
@@ -78,13 +81,15 @@ pub struct Stage<'a> {
     /// With `Readback`, a small file is read back on its way, where the server lets it be.
     pub verify: Verify,
     pub pace: &'a Pace,
-    /// Told of each acknowledged piece.
+    /// Told of each piece that was acknowledged.
     pub sent: &'a (dyn Fn(Acknowledged) + Sync),
 }
 
-/// Bytes that stand on the server for sure.
+/// What stands on the server for sure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Acknowledged {
+    /// The name, which was free and is not ours alone ([`Before::Foreign`]).
+    Created,
     Sent(u64),
     /// They stood there already, from an earlier attempt, and were compared.
     Resumed(u64),
@@ -108,12 +113,14 @@ pub enum AttributesKept {
 }
 
 impl Stage<'_> {
-    /// Sends the body. On an error, a part of it may stand under the temporary name; not so where the name is not ours
-    /// alone: what was created there is removed again, as far as the session still works.
+    /// Sends the body. On an error, a part of it may stand under the temporary name.
     pub async fn run(self, body: Body) -> Result<Staged, DestinationError> {
         let readable = self.verify == Verify::Readback && matches!(body, Body::Whole(_));
         let how = if readable { OpenHow::CreateNewReadable } else { OpenHow::CreateNew };
         let (file, existing) = self.open(how).await?;
+        if self.before == Before::Foreign {
+            (self.sent)(Acknowledged::Created);
+        }
         reach(if existing > 0 { Point::ResumeChosen } else { Point::StagingOpened });
         let sent = match body {
             Body::Whole(bytes) => self.whole(&file, bytes).await,
@@ -127,15 +134,15 @@ impl Stage<'_> {
         {
             // The handle would stay open for as long as the session does; it may be closed already.
             let _ = self.session.close(&file).await;
-            if self.before == Before::Foreign {
-                let _ = remove_if_there(self.session, self.path).await;
-            }
         }
         sent
     }
 
     /// The open temporary file, and how many bytes of it are worth comparing.
     async fn open(&self, how: OpenHow) -> Result<(RemoteFile, u64), DestinationError> {
+        if self.before == Before::Begun {
+            return Ok((self.session.open(self.path, OpenHow::Existing).await?, 0));
+        }
         // OPEN follows a link that somebody put in its place, and would write to what that leads to.
         if let Before::Resumable { size } = self.before
             && what_is_left(self.session, self.path).await? == Left::File
