@@ -26,7 +26,7 @@ use crate::pipeline::build;
 use crate::pipeline::engine::{Engine, Failure, Patience, RunError};
 use crate::pipeline::names::{BadPath, Entry, Named, named};
 use crate::pipeline::run::{Input, run};
-use crate::pipeline::turns::AllTurns;
+use crate::pipeline::shared::Shared;
 use crate::pipeline::vitals;
 use crate::report::{Console, Progress, Reporter, RowSet, Summary, SummaryHeader, Surface, progress, termination};
 use crate::shutdown::Shutdown;
@@ -157,11 +157,11 @@ async fn observed(
         Mode::Push => Patience::Once,
         Mode::Watch(_) => Patience::Persistent,
     };
-    let (opened_at, turns) = (Utc::now(), AllTurns::default());
+    let (opened_at, shared) = (Utc::now(), Shared::default());
     let build = |settings: Settings| {
         reporter.know(settings.sources.iter().map(|source| source.name.as_str().into()));
         let (ledger, reporter) = (ledger.clone(), reporter.clone());
-        build::engine(settings.into(), ledger, reporter, patience, hostname(), opened_at, turns.clone())
+        build::engine(settings.into(), ledger, reporter, patience, hostname(), opened_at, shared.clone())
     };
     let (engine, bad) = match build(settings) {
         Ok(built) => built,

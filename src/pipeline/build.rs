@@ -13,7 +13,7 @@ use super::engine::{Engine, Patience, Pulses, Source};
 use super::lease::LeaseKeeper;
 use super::names::{BadPath, Entry};
 use super::peers::Peers;
-use super::turns::AllTurns;
+use super::shared::Shared;
 use super::{push, watch};
 use crate::config::settings::{DestinationSettings, Settings, SourceSettings};
 use crate::destination::DestinationError;
@@ -57,7 +57,7 @@ pub fn engine(
     patience: Patience,
     hostname: String,
     started_at: DateTime<Utc>,
-    turns: AllTurns,
+    shared: Shared,
 ) -> Result<(Engine, Vec<BadPath>), BuildError> {
     let pace = Arc::new(Pace::new(settings.pool.limit_rate));
     let mut archives = Vec::new();
@@ -85,7 +85,7 @@ pub fn engine(
         ledger,
         reporter,
         desk: Desk::default(),
-        turns,
+        shared,
         sources,
         archives,
         destinations,

@@ -148,7 +148,7 @@ impl Transfer<'_> {
         match &reservation {
             Reservation::Ours => {
                 let at = (self.claim.key.destination.clone(), digest);
-                self.content = Content::Ours(digest, self.engine.turns.contents.try_take(at));
+                self.content = Content::Ours(digest, self.engine.shared.contents.try_take(at));
                 reach(Point::Reserved);
             }
             Reservation::Stands(remote) => {
@@ -163,10 +163,10 @@ impl Transfer<'_> {
     /// Waits for the file of this process that has the bytes. One that is still waiting for its worker tells nothing.
     async fn wait_for_ours(&mut self, digest: Sha256Digest, pause: Duration) {
         let at = (self.claim.key.destination.clone(), digest);
-        if self.engine.turns.contents.try_take(at.clone()).is_some() {
+        if self.engine.shared.contents.try_take(at.clone()).is_some() {
             return self.place.rest(pause).await;
         }
-        let ended = self.engine.turns.contents.take(at);
+        let ended = self.engine.shared.contents.take(at);
         self.place.rest_until(async { drop(tokio::time::timeout(TOLD, ended).await) }).await;
     }
 
@@ -174,7 +174,7 @@ impl Transfer<'_> {
     async fn settle_other(&mut self, session: &Session, left: Left, digest: Sha256Digest) -> Result<(), Halt> {
         let Left { request, failed } = left;
         reach(Point::OtherFound);
-        self.engine.turns.settled.note(&request.key);
+        self.engine.shared.settled.note(&request.key);
         let reply = self.engine.hold(|| self.engine.ledger.claim(vec![request.clone()])).await?.pop();
         let Some(ClaimReply::Claimed(claim)) = reply else { return Ok(()) };
         // One that has no attempts to its name was put back into the queue since.

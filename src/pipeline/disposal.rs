@@ -159,7 +159,7 @@ impl Engine {
         let source = &self.sources[version.candidate.root.source];
         let (version, marker) = (version.clone(), marker.cloned().zip(source.marker.clone()));
         let selection = source.selection.clone();
-        let turn = self.turns.disposals.take(key).await;
+        let turn = self.shared.disposals.take(key).await;
         let disposal = self.desk.run(move || {
             // Until the work is done, also where nobody waits for it any more.
             let _turn = turn;

@@ -17,7 +17,7 @@ use super::lease::LeaseKeeper;
 use super::names::Entry;
 use super::peers::Peers;
 use super::read::Version;
-use super::turns::AllTurns;
+use super::shared::Shared;
 use crate::config::settings::Settings;
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
@@ -87,8 +87,8 @@ pub struct Engine {
     pub peers: Peers,
     pub reporter: Reporter,
     pub desk: Desk,
-    /// The process's, for an earlier engine may still be at something.
-    pub turns: AllTurns,
+    /// With the engines before and after this one.
+    pub shared: Shared,
     pub sources: Vec<Source>,
     pub archives: Vec<Archive>,
     /// Canonical URLs of the archives, as the ledger's keys hold them.

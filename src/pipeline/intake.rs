@@ -302,7 +302,7 @@ impl Intake {
                 ClaimReply::Recorded(record) => rows.extend(self.recorded(file, &request.key, record, told).await?),
                 // In flight already, from an earlier look.
                 ClaimReply::Held { owner }
-                    if owner == self.engine.ledger.owner() && !self.engine.turns.settled.has(&request.key) => {}
+                    if owner == self.engine.ledger.owner() && !self.engine.shared.settled.has(&request.key) => {}
                 ClaimReply::Held { owner } => {
                     self.engine.peers.heard_of(owner);
                     held.push(file);
@@ -420,7 +420,7 @@ impl Intake {
             let rows = left.iter().map(|(version, deferral)| {
                 let key = self.engine.place(version).ok().map(|(key, _)| key);
                 if let (Some(key), Deferral::HeldElsewhere) = (&key, deferral) {
-                    self.engine.turns.taken_over.add(&self.engine, key, version);
+                    self.engine.shared.taken_over.add(&self.engine, key, version);
                 }
                 let (candidate, size) = (&version.candidate, version.fingerprint.size);
                 RowOf::new(key.as_ref(), self.row(candidate, size, Status::Deferred, deferral.to_string()))

@@ -100,7 +100,7 @@ async fn finish_disposal(engine: &Arc<Engine>, undisposed: Undisposed) -> Result
 async fn put_back(engine: &Engine, path: &Path, key: KeyId) -> Result<(), Stays> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(BelowRoot::new)) else { return Ok(()) };
     let (parent, shown) = (parent.to_owned(), path.to_owned());
-    let turn = engine.turns.disposals.take(key).await;
+    let turn = engine.shared.disposals.take(key).await;
     let restored = tokio::task::spawn_blocking(move || {
         let _turn = turn;
         let root = match RootDir::open(&parent) {

@@ -19,11 +19,12 @@ pub mod read;
 mod replace;
 pub mod run;
 mod scans;
+pub mod shared;
 mod taken_over;
 #[cfg(test)]
 mod testing;
 pub mod transfer;
-pub mod turns;
+mod turns;
 pub mod vitals;
 pub mod watch;
 mod workers;

@@ -24,7 +24,7 @@ impl Transfer<'_> {
             return None;
         }
         let claim = &self.claim;
-        Some(self.engine.turns.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
+        Some(self.engine.shared.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
     }
 
     /// Step 4: the version still stands, the file is still ours, and no older version comes last.

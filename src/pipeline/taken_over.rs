@@ -47,7 +47,7 @@ impl TakenOver {
 
 /// Writes rows anew of files that others have archived since. The others are asked about again by an engine that follows.
 pub async fn settle(engine: &Engine) -> Result<(), LedgerError> {
-    let taken_over = &engine.turns.taken_over;
+    let taken_over = &engine.shared.taken_over;
     for files in taken_over.files().chunks(BATCH) {
         let keys: Vec<_> = files.iter().map(|file| file.key.clone()).collect();
         let records = engine.hold(|| engine.ledger.recorded(keys.clone())).await?;

@@ -8,7 +8,7 @@ use super::build;
 use super::engine::{Engine, Patience};
 use super::names::Entry;
 use super::read::Version;
-use super::turns::AllTurns;
+use super::shared::Shared;
 use crate::config::{self, CommandKind, CommandLayer, Environment};
 use crate::domain::OwnerId;
 use crate::ledger::{SqliteConfig, SqliteLedger};
@@ -40,7 +40,7 @@ pub fn engine(home: &Path, after: &str) -> Arc<Engine> {
         Patience::Persistent,
         "host".into(),
         chrono::Utc::now(),
-        AllTurns::default(),
+        Shared::default(),
     );
     Arc::new(built.unwrap().0)
 }

@@ -541,7 +541,7 @@ impl<'a> Transfer<'a> {
 
     fn lose_lease(&self) {
         self.engine.reporter.lease_lost(&self.job.version.candidate.absolute());
-        self.engine.turns.taken_over.add(self.engine, &self.claim.key, &self.job.version);
+        self.engine.shared.taken_over.add(self.engine, &self.claim.key, &self.job.version);
     }
 
     /// The claim with every token whose name a late request may still bring back, although it is gone.

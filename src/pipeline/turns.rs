@@ -2,44 +2,11 @@
 //! replace, the older of which must not come last; bytes that are archived once; or the disposal of a local file, which a
 //! worker and a scan may both have come to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
-
-use super::taken_over::TakenOver;
-use crate::domain::{FileKey, KeyId, RemotePath, Sha256Digest};
-
-/// The turns of a process, whose engines follow one another, and what these leave to one another.
-#[derive(Debug, Clone, Default)]
-pub struct AllTurns {
-    /// At a remote name of a destination, by its canonical URL, where a commit may replace what has it, or it is written in
-    /// place: whoever has the turn asks whether its version still stands, and commits.
-    pub commits: Arc<Turns<(Arc<str>, RemotePath)>>,
-    /// At the bytes with this SHA-256 for a destination: a file of this process archives them. Others wait for it, but not
-    /// for ever: whose they are is what the ledger says.
-    pub contents: Arc<Turns<(Arc<str>, Sha256Digest)>>,
-    /// At the disposal of one version of a local file.
-    pub disposals: Arc<Turns<KeyId>>,
-    /// Files that were claimed for a moment, for others with the same bytes.
-    pub settled: Arc<Settled>,
-    pub taken_over: Arc<TakenOver>,
-}
-
-/// Files whose claims may be ours for a moment without a job.
-#[derive(Debug, Default)]
-pub struct Settled(Mutex<HashSet<KeyId>>);
-
-impl Settled {
-    pub fn note(&self, key: &FileKey) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id());
-    }
-
-    pub fn has(&self, key: &FileKey) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&key.id())
-    }
-}
 
 /// What somebody has the turn at, or waits for.
 #[derive(Debug)]
@@ -76,13 +43,6 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-
-    #[tokio::test]
-    async fn engines_that_follow_one_another_share_them() {
-        let (key, turns) = (KeyId([7; 16]), AllTurns::default());
-        let _earlier = turns.disposals.take(key).await;
-        assert!(Box::pin(turns.clone().disposals.take(key)).as_mut().now_or_never().is_none());
-    }
 
     #[tokio::test]
     async fn one_after_the_other_at_each_key() {
