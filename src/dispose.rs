@@ -324,7 +324,14 @@ impl Job<'_> {
             {
                 return Err(Errno::STALE);
             }
-            temporary.rename_to(to)?;
+            // Another process may have taken this over meanwhile, with a copy of its own under that name, which is not whole
+            // yet; or have given the final name to ours, taking it for its own.
+            if is_at(&temporary, &copy) {
+                temporary.rename_to(to)?;
+            }
+            if !is_at(to, &copy) {
+                return Err(if from.stat().is_ok() { Errno::BUSY } else { Errno::NOENT });
+            }
             reach(Point::CopyNamed);
             sync_directory(to)?;
             reach(Point::CopyDurable);
@@ -332,7 +339,7 @@ impl Job<'_> {
             reach(Point::CopiedAndRemoved);
             Ok(())
         })();
-        if copied.is_err() {
+        if copied.is_err() && is_at(&temporary, &copy) {
             // After the rename there is none; then the original stays and the next attempt finds both the same.
             let _ = temporary.unlink();
         }
@@ -436,6 +443,13 @@ fn same_bytes(one: &Place, other: &Place) -> bool {
         }
     };
     equal().unwrap_or(false)
+}
+
+/// Whether it is this file that has the name.
+fn is_at(place: &Place, file: &std::fs::File) -> bool {
+    let same =
+        |one: rustix::fs::Stat, other: rustix::fs::Stat| (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino);
+    place.stat().is_ok_and(|named| rustix::fs::fstat(file).is_ok_and(|ours| same(named, ours)))
 }
 
 fn sync_directory(place: &Place) -> rustix::io::Result<()> {
