@@ -287,7 +287,8 @@ impl Struck<'_> {
         let finished = running.finish();
         self.tally.lock().unwrap().ended += usize::from(!met);
         if !met && !matches!(finished.code(), Some(0 | 4)) {
-            self.tree.violation(format!("a replica ended with {:?}:\n{}", finished.status, finished.stderr));
+            let failed: Vec<_> = finished.stdout.split("{\"").filter(|row| row.contains("\"failed\"")).collect();
+            self.tree.violation(format!("a replica ended with {:?}: {failed:?}\n{}", finished.status, finished.stderr));
         }
         self.listen(&finished.stderr);
     }
@@ -307,14 +308,16 @@ impl Struck<'_> {
 
     /// Without any harm, all comes to its end; what the dead had in hand once their leases are over.
     fn complete(&self) {
-        // What was removed on the server by one is looked for once more by the next.
+        // What was removed on the server by one is looked for once more by the next, a lease later.
+        let mut next = 0;
         for _ in 0..2 {
-            wait_until("all leases are over", || self.lease_ends(|_| true) < now());
+            wait_until("all leases are over", || self.lease_ends(|_| true).max(next) < now());
             let finished = run(&mut self.tree.command("push", Told::AsEver));
             if finished.code() != Some(0) {
                 self.tree.violation(format!("the last run ended with {:?}:\n{}", finished.status, finished.stderr));
             }
             self.listen(&finished.stderr);
+            next = now() + LEASE.as_millis();
         }
     }
 
