@@ -63,6 +63,11 @@ pub enum DisposeError {
         display::path(directory)
     )]
     Directory { path: PathBuf, directory: PathBuf, source: OpenError },
+    #[error(
+        "{} was archived, and another archiver has begun to move it meanwhile; the next look at it settles that",
+        display::path(path)
+    )]
+    Taken { path: PathBuf },
     #[error("{} was archived but cannot be {done}: {source}", display::path(path))]
     Io { path: PathBuf, done: &'static str, source: io::Error },
 }
@@ -198,6 +203,8 @@ impl Job<'_> {
         match judged {
             Ok((true, WriterState::None | WriterState::Unknown)) => match self.remove_or_move(aside, expected) {
                 Ok(Disposed::Changed(_)) => self.restore(original, aside).map(Disposed::Changed),
+                // Whoever took it over needs it where it is.
+                Err(taken @ DisposeError::Taken { .. }) => Err(taken),
                 // The first error says more than one of giving the name back, which the next call tries again.
                 result => result.inspect_err(|_| drop(self.restore(original, aside))),
             },
@@ -274,6 +281,7 @@ impl Job<'_> {
                     reach(Point::CopyFound);
                 }
                 Err(Errno::EXIST) => continue,
+                Err(Errno::ALREADY) => return Err(DisposeError::Taken { path: self.absolute() }),
                 // The version changed while it was copied.
                 Err(Errno::STALE) => return Ok(Disposed::Changed(None)),
                 Err(errno @ (Errno::ACCESS | Errno::PERM | Errno::ROFS)) if self.may_not_leave(from) => {
@@ -287,7 +295,7 @@ impl Job<'_> {
     }
 
     /// Copies to another filesystem: a temporary name, flushed, then the rename; then the original goes.
-    /// `ESTALE` where the original is no longer `version` at the end.
+    /// `ESTALE` where the original is no longer `version` at the end, `EALREADY` where another process is at it, too.
     fn copy_to(&self, from: &Place, to: &Place, version: Fingerprint) -> rustix::io::Result<()> {
         let as_errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
         if to.stat().is_ok() {
@@ -324,7 +332,14 @@ impl Job<'_> {
             {
                 return Err(Errno::STALE);
             }
-            temporary.rename_to(to)?;
+            // Another process may have taken this over meanwhile, with a copy of its own under that name, which is not whole
+            // yet; or have given the final name to ours, taking it for its own.
+            if is_at(&temporary, &copy) {
+                temporary.rename_to(to)?;
+            }
+            if !is_at(to, &copy) {
+                return Err(if from.stat().is_ok() { Errno::ALREADY } else { Errno::NOENT });
+            }
             reach(Point::CopyNamed);
             sync_directory(to)?;
             reach(Point::CopyDurable);
@@ -332,7 +347,7 @@ impl Job<'_> {
             reach(Point::CopiedAndRemoved);
             Ok(())
         })();
-        if copied.is_err() {
+        if copied.is_err() && is_at(&temporary, &copy) {
             // After the rename there is none; then the original stays and the next attempt finds both the same.
             let _ = temporary.unlink();
         }
@@ -436,6 +451,13 @@ fn same_bytes(one: &Place, other: &Place) -> bool {
         }
     };
     equal().unwrap_or(false)
+}
+
+/// Whether it is this file that has the name.
+fn is_at(place: &Place, file: &std::fs::File) -> bool {
+    let same =
+        |one: rustix::fs::Stat, other: rustix::fs::Stat| (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino);
+    place.stat().is_ok_and(|named| rustix::fs::fstat(file).is_ok_and(|ours| same(named, ours)))
 }
 
 fn sync_directory(place: &Place) -> rustix::io::Result<()> {

@@ -173,7 +173,7 @@ async fn take_in(
             }
             (input, _) = open(&path).map_err(ReadError::Io)?;
         }
-        Source::open(input).map(Some)
+        Source::open(input)?.begin().map(Some)
     });
     let opened = opening.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let Some(source) = opened.map_err(Unimported::Read)? else { return Ok(()) };

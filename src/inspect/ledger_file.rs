@@ -339,6 +339,8 @@ impl Reader {
         };
         if text.starts_with(b"{\"archiver-ledger-entries\"") {
             let trailer: Trailer = parse(text)?;
+            // Before the count, which would only tell that there is one too many.
+            self.no_key_twice()?;
             if trailer.entries != self.keys.len() as u64 {
                 return Err(format!("{} entries were written, and {} are here", trailer.entries, self.keys.len()));
             }
@@ -346,7 +348,6 @@ impl Reader {
             if trailer.sha256 != sha256 {
                 return Err("the SHA-256 of the lines before it is another one: the file was changed".into());
             }
-            self.no_key_twice()?;
             self.has_ended = true;
             return Ok(Said::End);
         }

@@ -120,6 +120,8 @@ pub struct Source<R> {
     input: R,
     reader: Reader,
     pub header: Header,
+    /// Read, and not given yet.
+    first: Option<Vec<EntryInfo>>,
 }
 
 impl<R: BufRead> Source<R> {
@@ -127,13 +129,22 @@ impl<R: BufRead> Source<R> {
     pub fn open(mut input: R) -> Result<Self, ReadError> {
         let mut reader = Reader::default();
         match next(&mut input, &mut reader, &mut Vec::new())? {
-            Some(Said::Header(header)) => Ok(Self { input, reader, header }),
+            Some(Said::Header(header)) => Ok(Self { input, reader, header, first: None }),
             _ => Err(ReadError::Mistake(reader.end().err().unwrap_or(Mistake { line: 1, what: "no header".into() }))),
         }
     }
 
+    /// Reads the first entries, so that a mistake in them is known before a ledger is made for them.
+    pub fn begin(mut self) -> Result<Self, ReadError> {
+        self.first = Some(self.batch()?);
+        Ok(self)
+    }
+
     /// The next entries; none at the end, where all of it proved to be as it was written.
     pub fn batch(&mut self) -> Result<Vec<EntryInfo>, ReadError> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
         let (mut entries, mut line) = (Vec::with_capacity(BATCH), Vec::new());
         while entries.len() < BATCH {
             match next(&mut self.input, &mut self.reader, &mut line)? {

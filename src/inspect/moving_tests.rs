@@ -122,6 +122,7 @@ fn a_bad_file_is_told_by_its_line() {
         lines.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, line)| *line).collect()
     };
     let twice = [lines[0], lines[1], lines[1], lines[3], lines[4]].concat();
+    let repeated = [lines[0], lines[1], lines[2], lines[1], lines[3], lines[4]].concat();
     let too_large = Header::new(DateTime::default(), Token(LARGEST_TOKEN.0 + 1));
     let too_large = Writer::default().header(&too_large);
     for (text, expected) in [
@@ -144,7 +145,8 @@ fn a_bad_file_is_told_by_its_line() {
         (good.replacen("\"local_path\":\"/", "\"local_path\":\"", 1), "line 2: its paths"),
         (good.clone() + "\n", "line 6: there is more"),
         (good.clone() + &good, "line 6: there is more"),
-        (twice, "line 5: the SHA-256"),
+        (twice, "line 5: lines 2 and 3 are of the same file"),
+        (repeated, "line 6: lines 2 and 4 are of the same file"),
     ] {
         let told = mistake(&text);
         assert!(told.contains(expected), "{told}\n{text}");

@@ -324,6 +324,10 @@ pub async fn disposals_without_an_end_are_found(world: impl World) {
     b.postponed(&key("begun")).await.unwrap();
     assert_eq!(undisposed_keys(&*b).await, [key("begun")]);
     b.disposing(&key("begun")).await.unwrap();
+    // Another one, late, that found nothing left to do: what is in the middle stays known.
+    world.join().await.disposed(&key("begun")).await.unwrap();
+    let all = view::infos(&*world.view().await, EntryFilter::All, 9).await;
+    assert!(all.iter().any(|entry| entry.key == key("begun") && entry.disposal == Disposal::Pending));
     b.disposed(&key("begun")).await.unwrap();
     b.postponed(&key("begun")).await.unwrap();
     assert!(undisposed_keys(&*b).await.is_empty());

@@ -279,7 +279,8 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Ends the claim without a record.
     async fn release(&self, claim: &Claim, release: Release) -> Result<(), LedgerError>;
 
-    /// Notes that the local file of an entry was disposed of, so that nobody looks for it again. Idempotent.
+    /// Notes that the local file of an entry was disposed of, so that nobody looks for it again. Idempotent. Says
+    /// nothing where another one is at it by now, who may be in the middle of it.
     async fn disposed(&self, key: &FileKey) -> Result<(), LedgerError>;
 
     /// Entries of a destination that nobody holds and that may have left something on the server; what is

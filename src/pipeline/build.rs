@@ -15,7 +15,7 @@ use super::names::{BadPath, Entry};
 use super::peers::Peers;
 use super::shared::Shared;
 use super::{push, watch};
-use crate::config::settings::{DestinationSettings, Settings, SourceSettings};
+use crate::config::settings::{DestinationSettings, LedgerLocation, Settings, SourceSettings};
 use crate::destination::DestinationError;
 use crate::destination::sftp::archive::{Archive, Rules};
 use crate::destination::sftp::pace::Pace;
@@ -71,9 +71,10 @@ pub fn engine(
         sources.push(self::source(index, source, rules, &mut bad).map_err(BuildError::Source)?);
     }
     let pulses = archives.iter().map(|_| Pulses::default()).collect();
-    let capacity = match patience {
-        Patience::Once => push::WAITING,
-        Patience::Persistent => watch::WAITING,
+    let capacity = match (patience, &settings.ledger.location) {
+        (Patience::Once, LedgerLocation::File(_)) => push::WAITING,
+        // Files that are left to other replicas wait for seconds, and so would the scan.
+        (Patience::Once, LedgerLocation::Redis(_)) | (Patience::Persistent, _) => watch::WAITING,
     };
     let waiting = archives.iter().map(|_| Mutex::new(Waiting::new(capacity))).collect();
     let destinations: Vec<_> =

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::ledger::{Claim, Ledger, LedgerError};
 
@@ -31,16 +31,16 @@ impl LeaseKeeper {
         }
     }
 
-    /// Runs until `stop`.
-    pub async fn keep(&self, stop: CancellationToken) {
+    /// Runs until `stop`. `in_hand` gives how many files would be lost to others with the leases.
+    pub async fn keep(&self, in_hand: impl Fn() -> usize, stop: CancellationToken) {
         let period = self.ledger.lease() / 3;
-        self.renew().await;
+        self.renew(&in_hand).await;
         while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
-            self.renew().await;
+            self.renew(&in_hand).await;
         }
     }
 
-    async fn renew(&self) {
+    async fn renew(&self, in_hand: impl Fn() -> usize) {
         let asked = Instant::now();
         // Together, so that they share a transaction.
         let (renewed, retries) = futures::join!(self.ledger.renew(), self.ledger.retries());
@@ -48,6 +48,8 @@ impl LeaseKeeper {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
         match renewed {
             Ok(()) => *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = asked,
+            // A ledger that is away is told of by whoever needs it.
+            Err(error) if in_hand() == 0 => debug!(%error, "the lease could not be renewed; nothing is in flight"),
             Err(error) => warn!(%error, "the leases on files in flight could not be renewed; trying again"),
         }
         self.look_for_retries(retries);

@@ -52,7 +52,7 @@ pub async fn run(engine: Arc<Engine>, input: Input, shutdown: &Shutdown) -> Resu
     let mut attendants = JoinSet::new();
     // Before anything that takes long is done with what is ours.
     let keeper = engine.clone();
-    attendants.spawn(async move { keeper.lease.keep(keeper.stop.clone()).await });
+    attendants.spawn(async move { keeper.lease.keep(|| keeper.in_hand(), keeper.stop.clone()).await });
     if engine.settings.execution == Execution::Real {
         let finished = engine.stop.run_until_cancelled(janitor::finish_disposals(&engine)).await;
         finished.unwrap_or(Ok(()))?;

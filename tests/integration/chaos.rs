@@ -21,6 +21,8 @@ mod model;
 mod observer;
 #[path = "chaos_plan.rs"]
 mod plan;
+#[path = "chaos_points.rs"]
+mod points;
 #[path = "chaos_replicas.rs"]
 mod replicas;
 #[path = "chaos_run.rs"]
@@ -61,6 +63,7 @@ enum Mode {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum After {
+    Keep,
     Delete,
     Move,
     /// To another filesystem, where there is one.
@@ -90,53 +93,6 @@ impl Scenario {
     }
 }
 
-/// On the way of every file to its commit.
-const UPLOAD: &[Point] = &[
-    Point::Discovered,
-    Point::Ready,
-    Point::Claimed,
-    Point::Begun,
-    Point::DirectoryMade,
-    Point::StagingOpened,
-    Point::SomeWritten,
-    Point::AllWritten,
-    Point::AttributesKept,
-    Point::Closed,
-    Point::Verified,
-    Point::Unchanged,
-    Point::LeaseConfirmed,
-];
-/// What follows on a kill, or on a change.
-const TAKEN_OVER: &[Point] = &[
-    Point::PredecessorRemoved,
-    Point::PredecessorAdopted,
-    Point::Inherited,
-    Point::ResumeChosen,
-    Point::Reconciled,
-    Point::ChangedCleaned,
-    Point::ChangedReleased,
-    Point::OrphanClaimed,
-    Point::OrphanRemoved,
-    Point::OrphanForgotten,
-];
-/// From the commit to the end.
-const ENDING: &[Point] = &[
-    Point::Committed,
-    Point::Recorded,
-    Point::Disposing,
-    Point::SetAside,
-    Point::Judged,
-    Point::FileDisposed,
-    Point::Disposed,
-    Point::RowPut,
-    Point::UndisposedFound,
-    Point::UndisposedDone,
-    Point::PutBack,
-];
-/// The commit on OpenSSH.
-const RENAMED: &[Point] = &[Point::Synced, Point::Renamed];
-const DELETED: &[Point] = &[Point::Deleted];
-
 const PLAIN: Scenario = Scenario {
     name: "push",
     mode: Mode::Push,
@@ -148,7 +104,15 @@ const PLAIN: Scenario = Scenario {
     copies: Copies::One,
     partial: Partial::Never,
     refused: Refused::Nothing,
-    points: &[UPLOAD, TAKEN_OVER, RENAMED, ENDING, DELETED],
+    points: &[
+        points::UPLOAD,
+        points::TAKEN_OVER,
+        points::GIVEN_UP,
+        points::RENAMED,
+        points::ON_RECORD,
+        points::DISPOSAL,
+        points::DELETED,
+    ],
     rounds: 1,
     at_random: 50,
 };
@@ -158,17 +122,7 @@ const MOVE: Scenario = Scenario {
     name: "move to another filesystem",
     after: After::MoveElsewhere,
     options: &["--verify", "readback"],
-    points: &[&[
-        Point::MoveDirectoryMade,
-        Point::CopyCreated,
-        Point::Copied,
-        Point::CopyFlushed,
-        Point::CopyNamed,
-        Point::CopyDurable,
-        Point::CopiedAndRemoved,
-        Point::CopyFound,
-        Point::PutBack,
-    ]],
+    points: &[points::COPIED, &[Point::PutBack]],
     rounds: 2,
     ..PLAIN
 };
@@ -177,15 +131,7 @@ const MARKED: Scenario = Scenario {
     mode: Mode::Watch,
     after: After::Move,
     marked: Marked::Yes,
-    points: &[&[
-        Point::SetAside,
-        Point::MoveDirectoryMade,
-        Point::Moved,
-        Point::FileDisposed,
-        Point::MarkerDisposed,
-        Point::Disposed,
-        Point::UndisposedFound,
-    ]],
+    points: &[points::MOVED_WITH_MARKER],
     rounds: 2,
     ..PLAIN
 };
@@ -193,14 +139,7 @@ const MARKED: Scenario = Scenario {
 const LINKING: Scenario = Scenario {
     name: "a server with hard links",
     server: Server::Embedded(|| Quirks { rename: RenamePolicy::Overwrites, ..Quirks::default() }),
-    points: &[&[
-        Point::Linked,
-        Point::Unlinked,
-        Point::Reconciled,
-        Point::ReconciledAlone,
-        Point::PredecessorAdopted,
-        Point::ResumeChosen,
-    ]],
+    points: &[points::LINKED],
     ..PLAIN
 };
 /// A server that has no extensions: no hard links, no fsync.
@@ -213,32 +152,20 @@ const BARE: Scenario = Scenario {
     ..PLAIN
 };
 /// One directory for all, where the versions of one name meet.
-const CONFLICT: Scenario = Scenario {
-    name: "conflicts",
-    layout: "in",
-    points: &[&[Point::NameTaken, Point::SameBytesStood, Point::Renamed, Point::Reconciled]],
-    ..PLAIN
-};
+const CONFLICT: Scenario = Scenario { name: "conflicts", layout: "in", points: &[points::TAKEN], ..PLAIN };
 const OVERWRITE: Scenario = Scenario {
     name: "overwriting",
     layout: "in",
     options: &["--on-conflict", "overwrite"],
     copies: Copies::OneAtMost,
     partial: Partial::AskedFor,
-    points: &[&[Point::PosixRenamed, Point::NameTaken, Point::Committed]],
+    points: &[points::OVERWRITTEN],
     ..PLAIN
 };
 const OVERWRITE_BARE: Scenario = Scenario {
     name: "overwriting on a server without extensions",
     server: BARE.server,
-    points: &[&[
-        Point::WayMade,
-        Point::OtherPutAside,
-        Point::RenamedOver,
-        Point::OtherDiscarded,
-        Point::OtherPutBack,
-        Point::NameTaken,
-    ]],
+    points: &[points::PUT_ASIDE],
     ..OVERWRITE
 };
 const DIRECT: Scenario = Scenario {
@@ -250,7 +177,7 @@ const DIRECT: Scenario = Scenario {
     }),
     options: &["--publish", "direct"],
     partial: Partial::AskedFor,
-    points: &[&[Point::DirectChosen, Point::DirectWritten, Point::DirectRemoved, Point::Closed, Point::Recorded]],
+    points: &[points::DIRECT],
     rounds: 2,
     ..PLAIN
 };
@@ -260,24 +187,19 @@ const QUARANTINE: Scenario = Scenario {
     name: "quarantine on another filesystem",
     server: Server::Embedded(Quirks::default),
     refused: Refused::OneDirectory,
-    points: &[&[
-        Point::Begun,
-        Point::SetAside,
-        Point::Judged,
-        Point::MoveDirectoryMade,
-        Point::CopyCreated,
-        Point::Copied,
-        Point::CopyFlushed,
-        Point::CopyNamed,
-        Point::CopyDurable,
-        Point::CopiedAndRemoved,
-        Point::CopyFound,
-        Point::FileDisposed,
-        Point::PutBack,
-        Point::UndisposedFound,
-        Point::UndisposedDone,
-        Point::RowPut,
-    ]],
+    points: &[
+        &[
+            Point::Begun,
+            Point::SetAside,
+            Point::Judged,
+            Point::FileDisposed,
+            Point::PutBack,
+            Point::UndisposedFound,
+            Point::UndisposedDone,
+            Point::RowPut,
+        ],
+        points::COPIED,
+    ],
     ..PLAIN
 };
 

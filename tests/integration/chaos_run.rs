@@ -58,7 +58,7 @@ struct Tally {
 }
 
 /// The server of a test, and all that keeps it alive.
-enum Host {
+pub enum Host {
     OpenSsh(#[expect(dead_code, reason = "lives as long as the test")] Box<OpenSsh>),
     Embedded(#[expect(dead_code, reason = "lives as long as the test")] Box<Embedded>),
 }
@@ -77,6 +77,26 @@ struct Chaos {
     moved: Option<TempDir>,
     /// Where those go that the server refuses.
     quarantine: Option<TempDir>,
+}
+
+/// A server of this kind, and the bench of an archiver that may use it.
+pub fn serve(env: TestEnv, server: Server, refused: Refused) -> (Bench, Host) {
+    match server {
+        Server::OpenSsh => {
+            let server = OpenSsh::plain();
+            (Bench::openssh_in(env, &server), Host::OpenSsh(Box::new(server)))
+        }
+        Server::Embedded(quirks) => {
+            let refuse = move |request: &Request| {
+                let is_refused = refused == Refused::OneDirectory
+                    && request.operation == Operation::Open
+                    && request.path.contains(&format!("/{REFUSED}/"));
+                if is_refused { Fault::Status(StatusCode::PermissionDenied) } else { Fault::None }
+            };
+            let server = Embedded::start_with(&env, quirks(), Some(Arc::new(refuse)));
+            (Bench::embedded(env, &server), Host::Embedded(Box::new(server)))
+        }
+    }
 }
 
 /// Runs a scenario to its end; `times` the kills of a standard run.
@@ -115,25 +135,9 @@ pub fn run(scenario: &'static Scenario, effort: &Effort) {
 impl Chaos {
     fn new(scenario: &'static Scenario, seed: u64) -> Self {
         let env = TestEnv::new();
-        let (bench, host) = match scenario.server {
-            Server::OpenSsh => {
-                let server = OpenSsh::plain();
-                (Bench::openssh_in(env, &server), Host::OpenSsh(Box::new(server)))
-            }
-            Server::Embedded(quirks) => {
-                let refused = scenario.refused;
-                let refuse = move |request: &Request| {
-                    let is_refused = refused == Refused::OneDirectory
-                        && request.operation == Operation::Open
-                        && request.path.contains(&format!("/{REFUSED}/"));
-                    if is_refused { Fault::Status(StatusCode::PermissionDenied) } else { Fault::None }
-                };
-                let server = Embedded::start_with(&env, quirks(), Some(Arc::new(refuse)));
-                (Bench::embedded(env, &server), Host::Embedded(Box::new(server)))
-            }
-        };
+        let (bench, host) = serve(env, scenario.server, scenario.refused);
         let moved = match scenario.after {
-            After::Delete => None,
+            After::Keep | After::Delete => None,
             After::Move => Some(tempfile::tempdir_in(bench.env.path()).unwrap()),
             After::MoveElsewhere => Some(tempfile::tempdir_in("/dev/shm").unwrap()),
         };
@@ -165,10 +169,10 @@ impl Chaos {
             Mode::Push => self.bench.push([self.bench.env.local()]),
             Mode::Watch => self.bench.watch([self.bench.env.local()]),
         };
-        let after = match (&self.moved, told) {
-            (_, Told::Keep) => "keep".to_owned(),
-            (None, _) => "delete".to_owned(),
-            (Some(directory), _) => format!("move={}", directory.path().display()),
+        let after = match &self.moved {
+            _ if told == Told::Keep || self.scenario.after == After::Keep => "keep".to_owned(),
+            None => "delete".to_owned(),
+            Some(directory) => format!("move={}", directory.path().display()),
         };
         command.args(["--layout", self.scenario.layout, "--after", &after]).args(self.scenario.options);
         if let Some(quarantine) = &self.quarantine {

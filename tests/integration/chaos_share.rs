@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{REPLICAS, Tree};
+use super::{After, KEEP, REPLICAS, Scenario, Tree};
 use crate::chaos::observer::Observer;
+use crate::chaos::plan::Told;
 use crate::observe::{address, samples};
 use crate::support::env::{Running, wait_until};
 use crate::support::http::get;
@@ -13,18 +14,22 @@ fn number(name: &str) -> Option<usize> {
     Some(std::env::var(name).ok()?.parse().expect("a number"))
 }
 
-fn files_are_shared(after: &'static str) {
+const KEPT: Scenario = Scenario { layout: "in", ..KEEP };
+const DELETED: Scenario = Scenario { after: After::Delete, ..KEPT };
+
+fn files_are_shared(scenario: &'static Scenario) {
     const STANDARD: usize = 20_000;
     /// Files that come one by one, in which time the replicas get to know each other.
     const FIRST: usize = 20;
     /// Files that are written and not on record yet.
     const AHEAD: usize = 1_000;
     let count = number("ARCHIVER_TEST_REPLICA_FILES").unwrap_or(STANDARD);
-    let tree = Tree::new(after, "in", Duration::from_secs(60), 0);
+    let tree = Tree::new(scenario, Duration::from_secs(60), 0);
     let observer = Observer::start(tree.view());
     let start = Instant::now();
-    let mut replicas: Vec<_> =
-        (0..REPLICAS).map(|_| Running::start(tree.command("watch").args(["--metrics", "127.0.0.1:0"]))).collect();
+    let mut replicas: Vec<_> = (0..REPLICAS)
+        .map(|_| Running::start(tree.command("watch", Told::AsEver).args(["--metrics", "127.0.0.1:0"])))
+        .collect();
     let addresses: Vec<_> = replicas.iter_mut().map(address).collect();
     replicas.iter_mut().for_each(|replica| drop(replica.expect_line("watching")));
     let mut written = 0;
@@ -53,8 +58,9 @@ fn files_are_shared(after: &'static str) {
         ["claimed", "recorded", "held"].map(|outcome| of(&format!("archiver_claims_total{{outcome=\"{outcome}\"}}")));
     let [claimed, _, held] = claims.each_ref().map(|counts| counts.iter().sum::<f64>());
     eprintln!(
-        "--after {after}: {count} files, archived by each {shares:?}; claims: claimed {:?}, recorded {:?}, held {:?} ({:.1}%); \
+        "--after {:?}: {count} files, archived by each {shares:?}; claims: claimed {:?}, recorded {:?}, held {:?} ({:.1}%); \
          arrived within {arrived:?}, all done after {:?}",
+        scenario.after,
         claims[0],
         claims[1],
         claims[2],
@@ -74,10 +80,10 @@ fn files_are_shared(after: &'static str) {
 
 #[test]
 fn four_replicas_share_what_arrives_and_keep_it() {
-    files_are_shared("keep");
+    files_are_shared(&KEPT);
 }
 
 #[test]
 fn four_replicas_share_what_arrives_and_delete_it() {
-    files_are_shared("delete");
+    files_are_shared(&DELETED);
 }

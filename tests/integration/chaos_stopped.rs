@@ -8,6 +8,7 @@ use rustix::process::Signal;
 
 use crate::support::env::{DEADLINE, Running, files, run, tree, wait_until, write};
 use crate::support::namespace;
+use crate::support::redis::Redis;
 use crate::watch::{Site, names, stop, watching};
 
 const MARKED: [&str; 4] = ["--after", "delete", "--marker", "{name}.ready"];
@@ -97,10 +98,14 @@ fn into_quarantine(site: &Site, quarantine: &std::path::Path) -> Command {
 
 /// A push of the site's files that deletes them.
 fn pushing(site: &Site) -> Command {
+    pushing_with(site, "delete")
+}
+
+fn pushing_with(site: &Site, after: &str) -> Command {
     let mut command = site.env.archiver(["push", "--ssh-config", "none", "--to", &site.server.url()]);
     command.arg("--identity").arg(site.server.client_key());
     command.arg("--known-hosts").arg(site.server.known_hosts());
-    command.args(["--after", "delete"]).arg(site.local());
+    command.args(["--after", after]).arg(site.local());
     command
 }
 
@@ -147,6 +152,45 @@ fn a_file_that_is_opened_while_it_is_disposed_of_goes_at_the_next_scan() {
     drop(writer);
     wait_until("it is gone", || names(&site.local()).is_empty());
     stop(running).assert_code(0);
+    assert_eq!(site.archived().len(), 1);
+}
+
+/// Its disposal is another one's by then, which has begun a copy under the same temporary name, and dies over it.
+#[test]
+fn a_late_disposal_does_not_give_a_final_name_to_its_successors_half_copy() {
+    let (site, redis) = (Site::new(), Redis::start());
+    write(&site.local(), "a.csv", "ours");
+    let elsewhere = tempfile::tempdir_in("/dev/shm").unwrap();
+    let moved = format!("move={}", elsewhere.path().display());
+    let push = || {
+        let mut command = pushing_with(&site, &moved);
+        command.args(["--ledger", &redis.url()]).env("ARCHIVER_LEDGER__LEASE", "1s");
+        command
+    };
+    let stopped = |point: Point| {
+        let running = Running::start(push().env(VARIABLE, format!("{}:1:stop", point.name())));
+        wait_until(&format!("it is stopped at {}", point.name()), || running.is_stopped());
+        running
+    };
+    let late = stopped(Point::CopyFlushed);
+    wait_until("its lease is over", || {
+        let ends = redis.cli(&["HVALS", "{archiver}:owners"]);
+        let ends: u128 = ends.split(' ').next().unwrap().parse().unwrap();
+        ends < std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis()
+    });
+    let successor = stopped(Point::CopyCreated);
+    late.signal(Signal::CONT);
+    late.finish();
+    successor.signal(Signal::KILL);
+    successor.finish();
+    let half = files(elsewhere.path()).into_keys().filter(|path| path == std::path::Path::new("a.csv"));
+    assert_eq!(half.count(), 0, "a final name of the successor's copy");
+    wait_until("it is moved", || {
+        run(&mut push()).assert_code(0);
+        tree(&site.local()).is_empty()
+    });
+    assert_eq!(std::fs::read(elsewhere.path().join("a.csv")).unwrap(), b"ours");
+    assert_eq!(tree(elsewhere.path()).len(), 1, "{:?}", tree(elsewhere.path()));
     assert_eq!(site.archived().len(), 1);
 }
 

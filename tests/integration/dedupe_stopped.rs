@@ -4,7 +4,8 @@ use archiver::failpoint::{Point, VARIABLE};
 use rustix::process::Signal;
 
 use super::Place;
-use crate::support::env::{DEADLINE, Running, run, wait_until};
+use crate::push::each;
+use crate::support::env::{DEADLINE, Running, files, run, wait_until};
 
 const CONTENTS: u64 = 4;
 
@@ -33,7 +34,7 @@ const BOTH_DIE_AT: [(Point, Point); 7] = [
     (Point::Committed, Point::OtherRecorded),
 ];
 
-/// All at which a process dies here.
+/// All at which a process dies here, and is stopped where the ledger is shared.
 pub fn points() -> impl Iterator<Item = Point> {
     OWNER_DIES_AT.into_iter().chain(BOTH_DIE_AT.into_iter().flat_map(|(first, second)| [first, second]))
 }
@@ -144,6 +145,58 @@ fn a_failed_file_that_is_put_back_meanwhile_stays_in_the_queue() {
     assert_eq!(state, ("claimed".to_owned(), 0));
     run(&mut place.push(&["one"], &options)).assert_code(0);
     place.assert_each_content_once(1);
+}
+
+/// Starts a push that is killed or stopped at this point; gives the one that is only stopped.
+fn struck(place: &Place, directory: &str, point: Point, what: &str) -> Option<Running> {
+    let mut push = place.push(&[directory], &["--jobs", "2"]);
+    let mut running = Running::start(push.env(VARIABLE, armed(point, what)));
+    running.expect_line(&format!("failpoint {} reached", point.name()));
+    if what == "kill" {
+        assert!(running.ends_within(DEADLINE));
+        return None;
+    }
+    wait_until(&format!("it is stopped at {point:?}"), || running.is_stopped());
+    Some(running)
+}
+
+/// What one left is settled by the next one, which is struck as well, and so on; the last one goes through, before those
+/// that were only stopped go on.
+fn replicas_are_struck_at(points: &[Point], what: &str) {
+    let place = Place { lease: "2s", ..Place::redis() };
+    let directories = &["one", "two", "three"][..points.len() + 1];
+    directories.iter().for_each(|directory| place.write_all(directory, 2 * CONTENTS, CONTENTS));
+    let (last, struck_in) = directories.split_last().unwrap();
+    let late: Vec<_> =
+        struck_in.iter().zip(points).filter_map(|(directory, point)| struck(&place, directory, *point, what)).collect();
+    run(&mut place.push(&[last], &[])).assert_code(0);
+    for late in late {
+        late.signal(Signal::CONT);
+        let late = late.finish();
+        assert!(matches!(late.code(), Some(0 | 4)), "{points:?}: {:?}", late.stderr);
+    }
+    // A disposal that a dead one had begun is its own as long as its lease.
+    wait_until("all local files are disposed of", || {
+        run(&mut place.push(directories, &[])).assert_code(0);
+        files(&place.site.local()).is_empty()
+    });
+    place.assert_each_content_once(CONTENTS);
+}
+
+fn replicas_are_struck_everywhere(what: &str) {
+    let both = BOTH_DIE_AT.iter().map(|(first, second)| vec![*first, *second]);
+    let cases: Vec<_> = OWNER_DIES_AT.iter().map(|point| vec![*point]).chain(both).collect();
+    each(&cases, |points| replicas_are_struck_at(points, what));
+}
+
+#[test]
+fn replicas_that_were_killed_are_succeeded_by_other_files() {
+    replicas_are_struck_everywhere("kill");
+}
+
+#[test]
+fn replicas_that_are_stopped_are_succeeded_by_other_files() {
+    replicas_are_struck_everywhere("stop");
 }
 
 /// One that is merely slow is waited for.

@@ -116,6 +116,13 @@ fn a_file_that_was_cut_off_is_refused_and_nothing_is_imported() {
         refused.stderr
     );
     assert!(!other.exists());
+    // Nor is a ledger made for what comes from a pipe, where its first entries cannot be used.
+    let redis = Redis::start();
+    let mut import = with_ledger(bench.env.archiver(["ledger"]).args(["import", "-"]), &redis.url());
+    let refused = run(import.stdin(fs::File::open(&cut).unwrap()));
+    refused.assert_code(2);
+    assert!(refused.stderr.contains("nothing was imported"), "{}", refused.stderr);
+    assert_eq!(redis.cli(&["KEYS", "*"]), "");
 }
 
 fn replicas(bench: &Bench, at: &str) -> Vec<Value> {

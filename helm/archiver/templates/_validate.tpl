@@ -72,6 +72,15 @@
 {{- if regexMatch "^redis[^/]*://[^@/]*:[^@/]*@" $ledger }}
 - config.ledger.url has a password in it: put that into the Secret, and name its key in ledger.password
 {{- end }}
+{{- $dedupe := dig "ledger" "dedupe" "off" $config | toString }}
+{{- if not (has $dedupe (list "off" "content")) }}
+- config.ledger.dedupe is {{ $dedupe }}: it is content, or off (in YAML with quotes, "off")
+{{- end }}
+{{- $direct := eq (dig "destination" "publish" "" $config | toString) "direct" }}
+{{- range $config.source }}{{ if kindIs "map" . }}{{ if eq (dig "destination" "publish" "" . | toString) "direct" }}{{ $direct = true }}{{ end }}{{ end }}{{ end }}
+{{- if and (eq $dedupe "content") $direct }}
+- config.ledger.dedupe is content, and a destination has publish: direct: what is written in place cannot be called back; leave one of them out
+{{- end }}
 {{- if and (eq $shape "deployment") (gt (int $values.deployment.replicas) 1) }}
 {{- if not $shared }}
 - deployment.replicas is {{ int $values.deployment.replicas }}: several archivers need one ledger, in Redis; give its address as config.ledger.url, or stay at 1

@@ -312,7 +312,8 @@ impl<W: World> Model<W> {
             }
             Step::Disposed { owner, key } => {
                 self.ledgers[owner].disposed(&self::key(&key.to_string())).await.unwrap();
-                if let Some(entry) = &mut self.entries[key] {
+                let me = self.ledgers[owner].owner();
+                if let Some(entry) = self.entries[key].as_mut().filter(|entry| entry.disposer == Some(me)) {
                     entry.disposer = None;
                 }
             }

@@ -322,8 +322,8 @@ impl Entries<'_> {
 
     pub(super) fn disposed(&self, id: EntryId) -> Changed {
         self.connection
-            .prepare_cached("UPDATE entry SET disposer = NULL WHERE id = ?1 AND disposer IS NOT NULL")?
-            .execute([id])?;
+            .prepare_cached("UPDATE entry SET disposer = NULL WHERE id = ?1 AND disposer = ?2")?
+            .execute(params![id, blob(self.owner)])?;
         Ok(())
     }
 

@@ -5,8 +5,6 @@ use std::fmt;
 use std::future::Future;
 use std::io::Write;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-
 use super::{Pages, RowSet, SummaryError, SummaryHeader, Surface};
 use crate::config::settings::SummaryRows;
 use crate::domain::{Row, Status, Totals, display};
@@ -21,6 +19,8 @@ const BY_URGENCY: [Status; 4] = [Status::Failed, Status::Deferred, Status::Archi
 const ALIGNED: usize = 1000;
 /// What a path keeps on the narrowest terminal.
 const NARROWEST: usize = 12;
+/// Where lines may be of any length, what is longer stands out of its column, whole, and does not widen it.
+const WIDEST: usize = 80;
 
 pub(super) async fn write<Page, Pending, E>(
     out: &mut (dyn Write + Send),
@@ -114,35 +114,41 @@ fn write_rows(out: &mut (dyn Write + Send), surface: Surface, rows: &[Row]) -> R
             writeln!(out, "{}", surface.colour.paint("2", &format!("{label} {directory}")))?;
         }
     }
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(HEADER).add_rows(cells);
-    for (index, column) in table.column_iter_mut().enumerate() {
-        // Two columns between neighbours, none at the edges.
-        column.set_padding((0, if index + 1 < HEADER.len() { 2 } else { 0 }));
-        if matches!(HEADER[index], "size" | "tries" | "time") {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    // Control characters are escaped, so a row is exactly one line.
-    for (number, line) in table.lines().enumerate() {
-        let line = line.trim_end();
-        let Some(row) = number.checked_sub(1).and_then(|number| rows.get(number)) else {
-            writeln!(out, "{}", surface.colour.paint("1", line))?;
-            continue;
-        };
+    let widest = if surface.columns.is_some() { usize::MAX } else { WIDEST };
+    let widths: [usize; HEADER.len()] = std::array::from_fn(|column| {
+        let cells = cells.iter().map(|row| human::width(&row[column])).filter(|width| *width <= widest);
+        cells.chain([human::width(HEADER[column])]).max().unwrap_or_default()
+    });
+    writeln!(out, "{}", surface.colour.paint("1", &aligned(HEADER, widths)))?;
+    for (row, cells) in rows.iter().zip(&cells) {
+        // Control characters are escaped, so a row is exactly one line.
+        let line = aligned(cells.each_ref().map(String::as_str), widths);
         let paint = |text: &str| match row.status {
             Status::Archived => text.to_owned(),
             Status::Skipped => surface.colour.paint("2", text),
             Status::Deferred => surface.colour.paint("33", text),
             Status::Failed => surface.colour.paint("31", text),
         };
-        writeln!(out, "{}", paint(line))?;
+        writeln!(out, "{}", paint(&line))?;
         if let Some(reason) = &row.reason {
             writeln!(out, "{}", paint(&format!("  └ {}", display::escaped(reason))))?;
         }
     }
     Ok(())
+}
+
+/// A line of the table, two columns between neighbours.
+fn aligned(cells: [&str; HEADER.len()], widths: [usize; HEADER.len()]) -> String {
+    let mut line = String::new();
+    for (column, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
+        let blank = " ".repeat(width.saturating_sub(human::width(cell)));
+        match HEADER[column] {
+            "size" | "tries" | "time" => line.extend([blank.as_str(), cell, "  "]),
+            _ => line.extend([cell, blank.as_str(), "  "]),
+        }
+    }
+    line.truncate(line.trim_end().len());
+    line
 }
 
 fn cells(row: &Row) -> [String; HEADER.len()] {

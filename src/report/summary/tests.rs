@@ -174,6 +174,19 @@ async fn what_all_paths_begin_with_is_said_once_where_room_is_short() {
 }
 
 #[tokio::test]
+async fn one_long_name_does_not_widen_every_row_of_a_file() {
+    let long = format!("/r/{}", "long".repeat(63));
+    let rows = [row("/r/a.csv", Status::Archived), row(&long, Status::Archived), row("/r/b.csv", Status::Archived)];
+    let text = table(&rows, SummaryRows::All, Surface::PLAIN).await;
+    let lines: Vec<_> = text.lines().take(4).collect();
+    assert!(lines[2].starts_with(&format!("{long}  617 B  ")), "{text}");
+    for line in [lines[0], lines[1], lines[3]] {
+        assert!(line.len() < 120, "{text}");
+    }
+    assert_eq!(lines[1].find("617 B"), lines[3].find("617 B"));
+}
+
+#[tokio::test]
 async fn the_table_fits_the_terminal() {
     let mut rows = odd_rows();
     rows.push(row(format!("/var/log/{}/日本語レポート.csv", "deep/".repeat(40)), Status::Archived));
