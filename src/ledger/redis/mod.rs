@@ -145,9 +145,7 @@ impl RedisLedger {
         let ids = requests.iter().map(|request| request.key.id());
         let numbers: Vec<_> = ids.map(|id| (id, self.number(id))).collect();
         let request = self.calls.claim(&requests, &numbers);
-        let keys: Vec<_> = requests.into_iter().map(|request| request.key).collect();
-        let outcome =
-            link.call(request).await.and_then(|reply| self.calls.claimed(link.location(), keys.clone(), reply));
+        let outcome = link.call(request).await.and_then(|reply| self.calls.claimed(link.location(), requests, reply));
         if let Err(LedgerError::Unavailable { .. }) = &outcome {
             numbers.iter().for_each(|(id, number)| self.is_unclear(*id, *number));
         }
