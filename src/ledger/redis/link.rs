@@ -21,11 +21,6 @@ use crate::ledger::LedgerError;
 
 /// The most calls of one pipeline.
 const BATCH: usize = 512;
-/// Where so many calls come in two batches, more are about to: a call of a script for a few files costs both sides more than
-/// its share of one for many.
-const MANY: usize = 16;
-/// How long those are waited for. Few callers are not kept waiting.
-const GATHER: Duration = Duration::from_millis(2);
 /// How often a batch is sent before it counts as failed: a connection that broke, scripts that were flushed, a ledger that
 /// was emptied, a cluster that moved it.
 const ROUNDS: usize = 4;
@@ -122,16 +117,15 @@ type Outcome = Result<Value, LedgerError>;
 
 impl Worker {
     async fn serve(mut self, mut calls: mpsc::Receiver<Call>) {
-        let (mut batch, mut last) = (Vec::with_capacity(BATCH), 0);
+        let mut batch = Vec::with_capacity(BATCH);
         while calls.recv_many(&mut batch, BATCH).await > 0 {
             // What the same replies woke is about to call, too.
             tokio::task::yield_now().await;
-            take_waiting(&mut batch, &mut calls);
-            if last + batch.len() >= MANY {
-                tokio::time::sleep(GATHER).await;
-                take_waiting(&mut batch, &mut calls);
+            while batch.len() < BATCH
+                && let Ok(call) = calls.try_recv()
+            {
+                batch.push(call);
             }
-            last = batch.len();
             let (requests, replies): (Vec<_>, Vec<_>) =
                 batch.drain(..).map(|call: Call| (call.request, call.reply)).unzip();
             let outcomes = self.exchange(&requests).await;
@@ -301,14 +295,6 @@ impl Worker {
             }
         }
         Ok(judged)
-    }
-}
-
-fn take_waiting(batch: &mut Vec<Call>, calls: &mut mpsc::Receiver<Call>) {
-    while batch.len() < BATCH
-        && let Ok(call) = calls.try_recv()
-    {
-        batch.push(call);
     }
 }
 
