@@ -122,22 +122,29 @@ impl Calls {
         Request { script: Script::Claim, keys, arguments }
     }
 
-    /// The replies to a claim of these keys.
+    /// The replies to these requests.
     pub(super) fn claimed(
         &self,
         location: &str,
-        keys: Vec<FileKey>,
+        requests: Vec<ClaimRequest>,
         reply: Value,
     ) -> Result<Vec<ClaimReply>, LedgerError> {
         let replies: Vec<Vec<Vec<u8>>> = read(location, reply)?;
-        if replies.len() != keys.len() {
+        if replies.len() != requests.len() {
             return Err(strange(location));
         }
-        let replies = keys.into_iter().zip(replies).map(|(key, reply)| {
+        let replies = requests.into_iter().zip(replies).map(|(ClaimRequest { key, remote: asked, .. }, reply)| {
             let fields: Vec<_> = reply.iter().map(Vec::as_slice).collect();
             Some(match fields[..] {
                 [b"held", owner] => ClaimReply::Held { owner: owner_of(owner)? },
                 [b"recorded", remote, sha256, at] => ClaimReply::Recorded(record_of(remote, sha256, at)?),
+                [b"new", token] => ClaimReply::Claimed(Claim {
+                    key,
+                    token: Token(number(token)?),
+                    remote: asked,
+                    predecessors: vec![],
+                    attempts: 0,
+                }),
                 [b"claimed", token, remote, attempts, staged] => ClaimReply::Claimed(Claim {
                     key,
                     token: Token(number(token)?),

@@ -4,24 +4,25 @@
 //! - `scripts`: what runs on the server, each rule of the contract as one Lua script; `keys`: where it keeps it
 //! - `call`, `content`, `whole`: requests, in `words`, and replies, between the contract's words and Redis's; `preview`:
 //!   for a dry run; `view`: for those who only look
+//! - `summary`: the run's rows, which stay in this process
 //!
 //! `docs/redis.md` describes the keys to who operates it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
 
 use super::rows::Rows;
-use super::sqlite::error::sqlite as rows_error;
 use super::*;
 use crate::config::settings::RedisSettings;
 use call::Calls;
 use connect::{Connector, Identity, Purpose};
 use link::Link;
+use summary::Summary;
 
 mod call;
 mod connect;
@@ -31,6 +32,7 @@ mod keys;
 mod link;
 mod preview;
 mod scripts;
+mod summary;
 #[cfg(test)]
 pub(crate) mod tests;
 mod view;
@@ -69,7 +71,7 @@ pub struct RedisLedger {
     owner: OwnerId,
     lease: Duration,
     retention: Duration,
-    rows: Arc<Mutex<DebugRows>>,
+    summary: Summary,
     /// Calls that may have taken effect although they failed, by their key: repeated, they have the same number.
     unclear: Mutex<HashMap<KeyId, u64>>,
     last_call: AtomicU64,
@@ -93,7 +95,7 @@ impl RedisLedger {
             owner: config.owner,
             lease: config.lease,
             retention: config.retention,
-            rows: Arc::new(Mutex::new(DebugRows(rows))),
+            summary: Summary::new(rows),
             unclear: Mutex::default(),
             last_call: AtomicU64::new(0),
             finished: AtomicBool::new(false),
@@ -143,9 +145,7 @@ impl RedisLedger {
         let ids = requests.iter().map(|request| request.key.id());
         let numbers: Vec<_> = ids.map(|id| (id, self.number(id))).collect();
         let request = self.calls.claim(&requests, &numbers);
-        let keys: Vec<_> = requests.into_iter().map(|request| request.key).collect();
-        let outcome =
-            link.call(request).await.and_then(|reply| self.calls.claimed(link.location(), keys.clone(), reply));
+        let outcome = link.call(request).await.and_then(|reply| self.calls.claimed(link.location(), requests, reply));
         if let Err(LedgerError::Unavailable { .. }) = &outcome {
             numbers.iter().for_each(|(id, number)| self.is_unclear(*id, *number));
         }
@@ -179,22 +179,6 @@ impl RedisLedger {
                 return Ok((found, after));
             }
         }
-    }
-
-    /// Runs `work` on the rows, on a thread that may block.
-    async fn with_rows<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Rows) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, LedgerError> {
-        self.running()?;
-        let rows = self.rows.clone();
-        let working = tokio::task::spawn_blocking(move || {
-            let rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
-            let worked = work(&rows.0).and_then(|value| rows.0.commit().map(|()| value));
-            worked.inspect_err(|_| rows.0.roll_back())
-        });
-        let worked = working.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        worked.map_err(|error| rows_error("the summary's temporary file".as_ref(), &error))
     }
 }
 
@@ -388,15 +372,18 @@ impl Ledger for RedisLedger {
     }
 
     async fn put_rows(&self, rows: Vec<RowOf>) -> Result<Vec<Recount>, LedgerError> {
-        self.with_rows(move |store| store.put_all(&rows)).await
+        self.running()?;
+        self.summary.put(rows).await
     }
 
     async fn rows(&self, filter: RowFilter, after: Cursor, limit: usize) -> Result<(Vec<Row>, Cursor), LedgerError> {
-        self.with_rows(move |store| store.page(filter, after, limit)).await
+        self.running()?;
+        self.summary.read(move |rows| rows.page(filter, after, limit)).await
     }
 
     async fn totals(&self) -> Result<Totals, LedgerError> {
-        self.with_rows(|store| store.totals()).await
+        self.running()?;
+        self.summary.read(Rows::totals).await
     }
 
     async fn tidy(&self) -> Result<(), LedgerError> {
@@ -434,14 +421,5 @@ impl Ledger for RedisLedger {
         self.running()?.call(self.calls.leave()).await?;
         self.finished.store(true, Ordering::Release);
         tidied
-    }
-}
-
-/// Rows that can be shown.
-struct DebugRows(Rows);
-
-impl std::fmt::Debug for DebugRows {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Rows")
     }
 }

@@ -1,6 +1,6 @@
 -- KEYS[3], KEYS[4]: all entries and the failed ones by number. For each request KEYS: its entry, the staged entries of
--- its destination; ARGV: id, destination, source, path,
--- version, local path, remote path, 'skip' or 'force', and a number that a repetition of this very call has again.
+-- its destination; ARGV: id, destination, source, path, version, local path, remote path, 'skip' or 'force', and a number
+-- that a repetition of this very call has again. A 'new' entry has what the request says.
 local reserved, left = nil, 0
 local function next_token(count)
   if left == 0 then
@@ -30,7 +30,7 @@ for request = 1, count do
       'staged', token, 'attempts', '0', 'call', call, 'queued', at_once, 'since', at_once)
     collect(entries, KEYS[3], token, id)
     collect(staged_by, staged_index, token, id)
-    replies[request] = {'claimed', token, remote, '0', ''}
+    replies[request] = {'new', token}
   elseif owner == me and stands[10] == call then
     -- The reply was lost, not the claim.
     redis.call('HSET', entry, 'call', call)
