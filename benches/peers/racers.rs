@@ -79,6 +79,9 @@ pub const ARCHIVER_REDIS: Racer = Racer {
     needs: &["redis-server", "redis-cli"],
     ..ARCHIVER
 };
+/// What the relay itself costs, which runs on the same cores.
+pub const ARCHIVER_REDIS_RELAYED: Racer =
+    Racer { name: "archiver, Redis behind the relay", ledger: Ledger::Redis { away_ms: Some(0) }, ..ARCHIVER_REDIS };
 pub const ARCHIVER_REDIS_AWAY: Racer =
     Racer { name: "archiver, Redis 1 ms away", ledger: Ledger::Redis { away_ms: Some(1) }, ..ARCHIVER_REDIS };
 

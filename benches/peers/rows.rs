@@ -145,10 +145,11 @@ const TO_LARGE: &[Target] =
     &[at_most(0.60, racers::SFTP_DEFAULT), at_most(0.60, racers::SFTP), at_most(1.2, racers::CAT)];
 const TO_SLOW_SMALL: &[Target] =
     &[at_most(1.0, racers::RSYNC), at_most(0.06, racers::LFTP_4), at_most(0.06, racers::LFTP_4_TUNED)];
-const LEDGER_FIELD: &[Racer] = &[racers::ARCHIVER, racers::ARCHIVER_REDIS, racers::ARCHIVER_REDIS_AWAY];
+const LEDGER_FIELD: &[Racer] =
+    &[racers::ARCHIVER, racers::ARCHIVER_REDIS, racers::ARCHIVER_REDIS_RELAYED, racers::ARCHIVER_REDIS_AWAY];
 const TO_LEDGER: &[Target] = &[
     of(racers::ARCHIVER_REDIS, at_most(1.10, racers::ARCHIVER)),
-    of(racers::ARCHIVER_REDIS_AWAY, at_most(1.05, racers::ARCHIVER_REDIS)),
+    of(racers::ARCHIVER_REDIS_AWAY, at_most(1.05, racers::ARCHIVER_REDIS_RELAYED)),
 ];
 const TO_SLOW_LARGE: &[Target] = &[at_most(1.05, racers::CAT)];
 

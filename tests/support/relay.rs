@@ -1,22 +1,25 @@
 //! A slow link: a TCP relay on loopback that delays each direction by a given time and does not limit the bandwidth.
 //!
-//! It stands in for the kernel's netem, which needs rights and a module that a test cannot count on. Tokio's timers
-//! count in milliseconds, so a byte arrives up to one later than asked for, never earlier. The handshake of TCP is not
-//! delayed, for the kernel answers it before the relay hears of it.
+//! It stands in for the kernel's netem, which needs rights and a module that a test cannot count on. Its timers are the
+//! kernel's (timerfd), for Tokio's count in milliseconds, and half a round trip of one would be up to four times as long.
+//! The handshake of TCP is not delayed, for the kernel answers it before the relay hears of it.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustix::fs::Timespec;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
 
 const CHUNK: usize = 64 * 1024;
 /// Chunks on their way in one direction of one connection: 256 MiB, more than 1 GB/s keeps in the air for 200 ms.
@@ -155,8 +158,9 @@ impl Direction<'_> {
     }
 
     async fn arrive(&self, mut queue: mpsc::Receiver<Flying>, mut to: OwnedWriteHalf) -> io::Result<()> {
+        let alarm = Alarm::new()?;
         while let Some(Flying { due, chain, bytes }) = queue.recv().await {
-            tokio::time::sleep_until(due).await;
+            alarm.at(due).await?;
             self.receiver_saw.fetch_max(chain, Ordering::Relaxed);
             let Some(bytes) = bytes else { break };
             self.counts.round_trips.fetch_max(chain, Ordering::Relaxed);
@@ -171,5 +175,39 @@ impl Direction<'_> {
             to.write_all(&bytes).await?;
         }
         to.shutdown().await
+    }
+}
+
+/// A timer of the kernel.
+struct Alarm(AsyncFd<OwnedFd>);
+
+impl Alarm {
+    fn new() -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe, for what may close or change its descriptor; this cannot"
+        )]
+        let timer = AsyncFd::new(timer);
+        timer.map(Self)
+    }
+
+    /// Waits until then.
+    async fn at(&self, due: Instant) -> io::Result<()> {
+        let left = due.saturating_duration_since(Instant::now());
+        // Nothing left would turn the timer off.
+        if left.is_zero() {
+            return Ok(());
+        }
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let value = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: never, it_value: value })?;
+        loop {
+            let mut ready = self.0.readable().await?;
+            let rang = ready.try_io(|timer| Ok(rustix::io::read(timer, &mut [0; 8])?));
+            if let Ok(rang) = rang {
+                return rang.map(drop);
+            }
+        }
     }
 }
