@@ -18,7 +18,6 @@ use crate::ledger::Staged;
 impl Transfer<'_> {
     /// Steps 2 to 5 for a server that cannot rename: the name is judged first, and written in place.
     pub(super) async fn attempt_direct(&mut self, session: &Session, delivery: Delivery<'_>) -> Result<Done, Halt> {
-        let _turn = self.turn().await;
         let tried = self.write_in_place(session, delivery).await;
         match &tried {
             Err(Halt::Local(_)) => self.take_back(session).await?,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use archiver::embedded::{AnnouncedExtensions, Fault, Operation, Quirks, RenamePolicy, Request};
 
@@ -189,6 +189,38 @@ fn what_may_still_be_removed_does_not_count_as_archived() {
     wait_until("the server removed what it was told to", || !bench.base.join("in/report").exists());
     let archived: Vec<_> = bench.archived().into_values().collect();
     assert_eq!(archived, whole, "its local file is gone");
+}
+
+/// Files that come to one name follow one another, and those that wait keep no other file waiting.
+#[test]
+fn only_files_of_the_same_name_wait_for_one_that_is_being_written() {
+    let env = TestEnv::new();
+    let (closed, met) = (Arc::new(Mutex::new(Vec::new())), AtomicBool::new(false));
+    let told = closed.clone();
+    let faults = move |request: &Request| {
+        if request.operation != Operation::Close {
+            return Fault::None;
+        }
+        told.lock().unwrap().push(request.path.clone());
+        // Whoever writes it first waits for that for long.
+        let is_first = request.path == "/in/report" && !met.swap(true, Ordering::SeqCst);
+        if is_first { Fault::ReplyLost } else { Fault::None }
+    };
+    let server = Embedded::start_with(&env, no_rename(), Some(Arc::new(faults)));
+    let mut bench = Bench::embedded(env, &server);
+    bench.request_timeout = "4s";
+    let mut directories: Vec<_> = (0..6).map(|nth| bench.env.path().join(format!("{nth}"))).collect();
+    for (nth, directory) in directories.iter().enumerate() {
+        write(directory, "report", noise(40_000, nth as u64));
+    }
+    directories.push(bench.env.path().join("last"));
+    write(directories.last().unwrap(), "zoo", "another one");
+    let options = ["--jobs", "2", "--connections", "1"];
+    let pushed = Pushed::run(bench.push(directories).args(DIRECT).args(options)).expect(0);
+    pushed.assert_counts([7, 0, 0, 0]);
+    let closed = closed.lock().unwrap();
+    let first = |start: &str| closed.iter().position(|path| path.starts_with(start));
+    assert!(first("/in/zoo") < first("/in/report."), "{closed:?}");
 }
 
 #[test]
