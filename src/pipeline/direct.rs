@@ -11,13 +11,13 @@ use crate::destination::sftp::publish::Published;
 use crate::destination::sftp::session::Session;
 use crate::destination::sftp::stage::Before;
 use crate::destination::{Consequence, DestinationError};
+use crate::domain::RemotePath;
 use crate::failpoint::{Point, reach};
 use crate::ledger::Staged;
 
 impl Transfer<'_> {
     /// Steps 2 to 5 for a server that cannot rename: the name is judged first, and written in place.
     pub(super) async fn attempt_direct(&mut self, session: &Session, delivery: Delivery<'_>) -> Result<Done, Halt> {
-        let _turn = self.turn().await;
         let tried = self.write_in_place(session, delivery).await;
         match &tried {
             Err(Halt::Local(_)) => self.take_back(session).await?,
@@ -33,9 +33,15 @@ impl Transfer<'_> {
     async fn write_in_place(&mut self, session: &Session, delivery: Delivery<'_>) -> Result<Done, Halt> {
         let version = self.version.clone();
         let digest = blocking(move || version.digest()).await?;
-        let choice = self.engine.archive(self.job).choose(session, &delivery, &digest, self.begun.as_ref()).await?;
+        let (removals, destination) = (&self.engine.shared.removals, &self.claim.key.destination);
+        let may_go = |name: &RemotePath| removals.may_come(destination, name);
+        let archive = self.engine.archive(self.job);
+        let choice = archive.choose(session, &delivery, &digest, self.begun.as_ref(), &may_go).await?;
         let (name, before) = match choice {
-            Choice::Write(name) => (name, Before::Foreign),
+            Choice::Write(name) => {
+                removals.end(destination, &name);
+                (name, Before::Foreign)
+            }
             Choice::GoOn(name) => (name, Before::Begun),
             Choice::AlreadyAt(name) => return Ok(Done::of(Published::AlreadyAt(name), digest)),
             Choice::SkippedFor(name) => return Ok(Done::TurnedAway(name)),
@@ -70,8 +76,18 @@ impl Transfer<'_> {
     ///
     /// [`direct`]: crate::destination::sftp::direct
     async fn take_back(&mut self, session: &Session) -> Result<(), DestinationError> {
-        let Some(Begun { name, created: Created::Yes }) = self.begun.take() else { return Ok(()) };
-        self.engine.archive(self.job).remove(session, &name).await?;
+        let Some(begun) = self.begun.take().filter(|begun| begun.created == Created::Yes) else { return Ok(()) };
+        if !begun.is_ours(session, self.version.fingerprint.size).await? {
+            return Ok(());
+        }
+        let (removals, destination) = (&self.engine.shared.removals, &self.claim.key.destination);
+        removals.begin(destination, &begun.name);
+        let removed = self.engine.archive(self.job).remove(session, &begun.name).await;
+        // Without an answer it may still come.
+        if !matches!(&removed, Err(error) if error.consequence == Consequence::Session) {
+            removals.end(destination, &begun.name);
+        }
+        removed?;
         reach(Point::DirectRemoved);
         Ok(())
     }

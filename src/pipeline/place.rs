@@ -65,10 +65,11 @@ impl Place {
         drop(outside);
     }
 
-    /// As [`Place::rest`], for a file that others wait for, perhaps in all places: it goes on without one where none is free.
-    pub async fn rest_ahead(&mut self, pause: Duration) {
+    /// As [`Place::rest_until`], for a file that others wait for, perhaps in all places: it goes on without one where none
+    /// is free.
+    pub async fn rest_ahead(&mut self, wait: impl Future<Output = ()>) {
         let outside = self.leave();
-        tokio::time::sleep(pause).await;
+        wait.await;
         if self.taken.is_none() {
             self.taken = self.all.places.clone().try_acquire_owned().ok();
         }

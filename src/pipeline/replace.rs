@@ -1,12 +1,14 @@
 //! Commits that may replace what has the name: the version that is the last one is the one that stays.
 
+use std::sync::Arc;
+
 use tokio::sync::OwnedMutexGuard;
 
 use super::attempt::Halt;
 use super::transfer::Transfer;
 use crate::destination::sftp::archive::{Delivery, Way};
 use crate::destination::sftp::session::Session;
-use crate::domain::{OnConflict, Publish};
+use crate::domain::{OnConflict, Publish, RemotePath};
 
 /// Other versions of the file that could still have been committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,14 +19,30 @@ enum Rivals {
 }
 
 impl Transfer<'_> {
-    /// Where the commit may replace what has the name, or the name is written in place: no other file does so meanwhile.
+    /// Where the commit may replace what has the name: no other file does so meanwhile.
     pub(super) async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
-        let rules = self.engine.source(self.job).rules;
-        if rules.on_conflict != OnConflict::Overwrite && rules.publish != Publish::Direct {
+        if self.engine.source(self.job).rules.on_conflict != OnConflict::Overwrite {
             return None;
         }
-        let claim = &self.claim;
-        Some(self.engine.shared.commits.take((claim.key.destination.clone(), claim.remote.clone())).await)
+        Some(self.engine.shared.commits.take(self.named()).await)
+    }
+
+    /// Where the name is written in place: no other file does so meanwhile. That may take long, so it is waited for without a
+    /// session, and without a place, which others could use.
+    pub(super) async fn turn_to_write(&mut self) -> Option<OwnedMutexGuard<()>> {
+        if self.engine.source(self.job).rules.publish != Publish::Direct {
+            return None;
+        }
+        let (commits, named) = (&self.engine.shared.commits, self.named());
+        let mut turn = commits.try_take(named.clone());
+        if turn.is_none() {
+            self.place.rest_ahead(async { turn = Some(commits.take(named).await) }).await;
+        }
+        turn
+    }
+
+    fn named(&self) -> (Arc<str>, RemotePath) {
+        (self.claim.key.destination.clone(), self.claim.remote.clone())
     }
 
     /// Step 4: the version still stands, the file is still ours, and no older version comes last.

@@ -2,7 +2,7 @@
 //! earlier one may still be at something.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::taken_over::TakenOver;
 use super::turns::Turns;
@@ -22,6 +22,29 @@ pub struct Shared {
     /// Files that were claimed for a moment, for others with the same bytes.
     pub settled: Arc<Settled>,
     pub taken_over: Arc<TakenOver>,
+    pub removals: Arc<Removals>,
+}
+
+/// Names that were written in place, by their destinations, whose removal was asked for and may still be carried out.
+#[derive(Debug, Default)]
+pub struct Removals(Mutex<HashSet<(Arc<str>, RemotePath)>>);
+
+impl Removals {
+    pub fn begin(&self, destination: &Arc<str>, name: &RemotePath) {
+        self.names().insert((destination.clone(), name.clone()));
+    }
+
+    pub fn end(&self, destination: &Arc<str>, name: &RemotePath) {
+        self.names().remove(&(destination.clone(), name.clone()));
+    }
+
+    pub fn may_come(&self, destination: &Arc<str>, name: &RemotePath) -> bool {
+        self.names().contains(&(destination.clone(), name.clone()))
+    }
+
+    fn names(&self) -> MutexGuard<'_, HashSet<(Arc<str>, RemotePath)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Files whose claims may be ours for a moment without a job.

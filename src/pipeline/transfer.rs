@@ -126,6 +126,7 @@ impl<'a> Transfer<'a> {
                 // Nothing of it can be on the server.
                 Ok(Some(done)) if self.is_untouched() => return Ok(Outcome::Done(done)),
                 Ok(_) => {
+                    let _turn = Box::pin(self.turn_to_write()).await;
                     let slot = match self.engine.archive(self.job).session(self.load()).await {
                         Ok(acquired) => slot.insert(acquired),
                         Err(error) => {
@@ -204,7 +205,7 @@ impl<'a> Transfer<'a> {
                     let path = self.job.version.candidate.absolute();
                     self.engine.reporter.retrying(trouble.class, &path, self.attempts, delay, &trouble.why);
                     match self.content {
-                        Content::Ours(..) => self.place.rest_ahead(delay).await,
+                        Content::Ours(..) => self.place.rest_ahead(tokio::time::sleep(delay)).await,
                         _ => self.place.rest(delay).await,
                     }
                 }

@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use archiver::embedded::{AnnouncedExtensions, Fault, Operation, Quirks, RenamePolicy, Request};
+
+use russh_sftp::protocol::StatusCode;
+use tokio::sync::Notify;
 
 use super::crash::{Moment, Trap};
 use super::faults::once;
 use super::{Bench, Pushed};
 use crate::support::embedded::Embedded;
-use crate::support::env::{Running, TestEnv, files, noise, write};
+use crate::support::env::{Running, TestEnv, files, noise, wait_until, write};
 
 /// A server that cannot rename, as an object store's.
 fn no_rename() -> Quirks {
@@ -122,6 +125,102 @@ fn a_part_of_a_version_that_changed_is_taken_away_once() {
     let wanted = files(&bench.env.local());
     Pushed::run(bench.push([bench.env.local()]).args(DIRECT)).expect(0).assert_counts([1, 0, 0, 0]);
     assert_eq!(bench.archived(), wanted);
+}
+
+/// The server made our file, and somebody else put a longer one in its place: it is neither written over nor taken away.
+#[test]
+fn a_file_that_replaced_our_part_is_not_ours() {
+    for changes in [false, true] {
+        let place = Arc::new(OnceLock::<[PathBuf; 2]>::new());
+        let there = place.clone();
+        let (bench, _server, removals) = cut_at(Operation::Write, move || {
+            let [base, local] = there.get().unwrap();
+            write(base, "in/report", noise(50_000, 2));
+            if changes {
+                write(local, "report", "the newer version");
+            }
+        });
+        place.set([bench.base.clone(), bench.env.local()]).unwrap();
+        Pushed::run(bench.push([bench.env.local()]).args(DIRECT)).expect(if changes { 4 } else { 0 });
+        assert_eq!(std::fs::read(bench.base.join("in/report")).unwrap(), noise(50_000, 2));
+        assert_eq!(bench.archived().len(), if changes { 1 } else { 2 }, "{:?}", bench.archived());
+        assert_eq!(removals.load(Ordering::SeqCst), 0);
+    }
+}
+
+/// The name may only be made anew, as on object stores: the part goes, and the file is written once more.
+#[test]
+fn a_server_that_lets_no_file_be_written_again_costs_an_attempt() {
+    for status in [StatusCode::OpUnsupported, StatusCode::PermissionDenied] {
+        let env = TestEnv::new();
+        let (written, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let faults = move |request: &Request| match request.operation {
+            Operation::Write if !written.swap(true, Ordering::SeqCst) => Fault::DropConnection,
+            Operation::Open if opened.fetch_add(1, Ordering::SeqCst) == 1 => Fault::Status(status),
+            _ => Fault::None,
+        };
+        let server = Embedded::start_with(&env, no_rename(), Some(Arc::new(faults)));
+        let bench = Bench::embedded(env, &server);
+        write(&bench.env.local(), "report", noise(40_000, 1));
+        let wanted = files(&bench.env.local());
+        Pushed::run(bench.push([bench.env.local()]).args(DIRECT)).expect(0).assert_counts([1, 0, 0, 0]);
+        assert_eq!(bench.archived(), wanted);
+    }
+}
+
+/// All of the bytes stand there, and their removal was asked for: it may still come.
+#[test]
+fn what_may_still_be_removed_does_not_count_as_archived() {
+    let env = TestEnv::new();
+    let late = Arc::new(Notify::new());
+    let (closed, removed, release) = (AtomicBool::new(false), AtomicBool::new(false), late.clone());
+    let faults = move |request: &Request| match request.operation {
+        Operation::Close if !closed.swap(true, Ordering::SeqCst) => Fault::Status(StatusCode::Failure),
+        Operation::Remove if !removed.swap(true, Ordering::SeqCst) => Fault::Outlast(late.clone()),
+        _ => Fault::None,
+    };
+    let server = Embedded::start_with(&env, no_rename(), Some(Arc::new(faults)));
+    let mut bench = Bench::embedded(env, &server);
+    bench.request_timeout = "2s";
+    write(&bench.env.local(), "report", noise(40_000, 1));
+    let whole: Vec<_> = files(&bench.env.local()).into_values().collect();
+    Pushed::run(bench.push([bench.env.local()]).args(DIRECT)).expect(0).assert_counts([1, 0, 0, 0]);
+    release.notify_one();
+    wait_until("the server removed what it was told to", || !bench.base.join("in/report").exists());
+    let archived: Vec<_> = bench.archived().into_values().collect();
+    assert_eq!(archived, whole, "its local file is gone");
+}
+
+/// Files that come to one name follow one another, and those that wait keep no other file waiting.
+#[test]
+fn only_files_of_the_same_name_wait_for_one_that_is_being_written() {
+    let env = TestEnv::new();
+    let (closed, met) = (Arc::new(Mutex::new(Vec::new())), AtomicBool::new(false));
+    let told = closed.clone();
+    let faults = move |request: &Request| {
+        if request.operation != Operation::Close {
+            return Fault::None;
+        }
+        told.lock().unwrap().push(request.path.clone());
+        // Whoever writes it first waits for that for long.
+        let is_first = request.path == "/in/report" && !met.swap(true, Ordering::SeqCst);
+        if is_first { Fault::ReplyLost } else { Fault::None }
+    };
+    let server = Embedded::start_with(&env, no_rename(), Some(Arc::new(faults)));
+    let mut bench = Bench::embedded(env, &server);
+    bench.request_timeout = "4s";
+    let mut directories: Vec<_> = (0..6).map(|nth| bench.env.path().join(format!("{nth}"))).collect();
+    for (nth, directory) in directories.iter().enumerate() {
+        write(directory, "report", noise(40_000, nth as u64));
+    }
+    directories.push(bench.env.path().join("last"));
+    write(directories.last().unwrap(), "zoo", "another one");
+    let options = ["--jobs", "2", "--connections", "1"];
+    let pushed = Pushed::run(bench.push(directories).args(DIRECT).args(options)).expect(0);
+    pushed.assert_counts([7, 0, 0, 0]);
+    let closed = closed.lock().unwrap();
+    let first = |start: &str| closed.iter().position(|path| path.starts_with(start));
+    assert!(first("/in/zoo") < first("/in/report."), "{closed:?}");
 }
 
 #[test]

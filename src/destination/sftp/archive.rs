@@ -223,8 +223,9 @@ impl Archive {
         delivery: &Delivery<'_>,
         digest: &Sha256Digest,
         begun: Option<&Begun>,
+        may_go: &(dyn Fn(&RemotePath) -> bool + Sync),
     ) -> Result<Choice, DestinationError> {
-        direct::choose(session, &publication(delivery, digest), begun).await
+        direct::choose(session, &publication(delivery, digest), begun, may_go).await
     }
 
     /// Removes a temporary name of ours, and gives back what its owner took away to commit it.

@@ -3,11 +3,12 @@
 //!
 //! A server may carry out a REMOVE late, when a newer version has the name. So no name is freed to be written: what is
 //! others' stays, and a part of ours is written over. What we began and cannot finish is removed, once: while it stands,
-//! whoever comes next takes another name, and once it is gone there is no request left that could take away anything else.
+//! whoever comes next takes another name, also where the same bytes stand there, and once it is gone there is no request
+//! left that could take away anything else.
 
 use super::compare::{Found, compare};
 use super::publish::Publication;
-use super::session::Session;
+use super::session::{Kind, Session};
 use crate::destination::{Consequence, DestinationError};
 use crate::domain::{OnConflict, RemotePath, display};
 
@@ -40,27 +41,33 @@ pub enum Created {
 }
 
 impl Begun {
-    /// Whether what stands under the name is a part of ours.
-    async fn is_ours(&self, session: &Session) -> Result<bool, DestinationError> {
-        Ok(match self.created {
-            Created::Yes => true,
-            Created::Unknown => session.lstat(&self.name).await?.is_some_and(|there| there.size == Some(0)),
-        })
+    /// Whether what stands under the name is a part of ours, which are so many bytes as a whole: nobody made a part longer.
+    pub async fn is_ours(&self, session: &Session, whole: u64) -> Result<bool, DestinationError> {
+        let Some(there) = session.lstat(&self.name).await? else { return Ok(false) };
+        Ok(matches!(there.kind, Kind::File | Kind::Unknown)
+            && match self.created {
+                Created::Yes => there.size.is_none_or(|size| size <= whole),
+                Created::Unknown => there.size == Some(0),
+            })
     }
 }
 
 /// Chooses the name. A part that a killed process left cannot be told from another's file, so it counts as other bytes
-/// and is never touched.
+/// and is never touched. What `may_go` does not count as archived, whatever bytes it has.
 pub async fn choose(
     session: &Session,
     publication: &Publication<'_>,
     begun: Option<&Begun>,
+    may_go: &(dyn Fn(&RemotePath) -> bool + Sync),
 ) -> Result<Choice, DestinationError> {
     for name in [publication.wanted.clone(), publication.wanted.conflicting(publication.digest)] {
-        let found = compare(session, &name, publication.size, publication.digest).await?;
+        let found = match compare(session, &name, publication.size, publication.digest).await? {
+            Found::SameBytes if may_go(&name) => Found::OtherBytes,
+            found => found,
+        };
         if found == Found::OtherBytes
             && let Some(begun) = begun.filter(|begun| begun.name == name)
-            && begun.is_ours(session).await?
+            && begun.is_ours(session, publication.size).await?
         {
             return Ok(Choice::GoOn(name));
         }

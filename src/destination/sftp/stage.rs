@@ -141,7 +141,9 @@ impl Stage<'_> {
     /// The open temporary file, and how many bytes of it are worth comparing.
     async fn open(&self, how: OpenHow) -> Result<(RemoteFile, u64), DestinationError> {
         if self.before == Before::Begun {
-            return Ok((self.session.open(self.path, OpenHow::Existing).await?, 0));
+            let opened = self.session.open(self.path, OpenHow::Existing).await;
+            // Of what stands there already. That says nothing about a name that is free.
+            return Ok((opened.map_err(|error| DestinationError { status: None, ..error })?, 0));
         }
         // OPEN follows a link that somebody put in its place, and would write to what that leads to.
         if let Before::Resumable { size } = self.before
