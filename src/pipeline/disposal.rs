@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::warn;
 
@@ -84,6 +84,19 @@ impl Engine {
         }
     }
 
+    /// Right before a file is touched whose disposal was noted no earlier than `since`: whether it is ours to do. An owner
+    /// that slept meanwhile may find that another one was at it, and that nobody would look for what it sets aside now.
+    async fn note_again(&self, key: &FileKey, since: Instant) -> Result<bool, LedgerError> {
+        if self.lease.lasts_since(since) {
+            return Ok(true);
+        }
+        match self.hold(|| self.ledger.disposing(key)).await {
+            Ok(()) => Ok(true),
+            Err(LedgerError::LeaseLost) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Notes how a disposal ended. One that left its file hidden stays open, for whoever looks after those next.
     pub async fn disposed(&self, key: &FileKey, disposal: &Result<(), Stays>) -> Result<(), LedgerError> {
         match disposal {
@@ -113,15 +126,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Disposes of the local file of a recorded entry. A disposal that fails is a remark: the file is archived.
+    /// Disposes of the local file of a recorded entry, as was noted no earlier than `since`. A disposal that fails is a
+    /// remark: the file is archived.
     pub async fn dispose(
         &self,
         version: &Version,
         marker: Option<&BelowRoot>,
         key: &FileKey,
         intention: Intention,
+        since: Instant,
     ) -> Result<Option<String>, LedgerError> {
-        if intention == Intention::LeaveAlone {
+        if intention == Intention::LeaveAlone || !self.note_again(key, since).await? {
             return Ok(None);
         }
         let after = self.sources[version.candidate.root.source].after.clone();
@@ -192,10 +207,14 @@ impl Engine {
         }
     }
 
-    /// Moves a file whose retries are used up out of the way, where its source asks for that; the ledger knows.
-    pub async fn quarantine(&self, job: &Job) -> Result<Option<String>, LedgerError> {
+    /// Moves a file whose retries are used up out of the way, where its source asks for that; the ledger knows, since then at
+    /// the earliest.
+    pub async fn quarantine(&self, job: &Job, since: Instant) -> Result<Option<String>, LedgerError> {
         let AfterFailure::Move(directory) = &self.source(job).after_failure else { return Ok(None) };
         let key = &job.claim.key;
+        if !self.note_again(key, since).await? {
+            return Ok(None);
+        }
         let disposal = self.dispose_version(&job.version, None, key.id(), After::Move(directory.clone())).await;
         self.disposed(key, &disposal).await?;
         Ok(Some(match disposal {

@@ -359,8 +359,10 @@ impl Intake {
         let resting = self.engine.is_resting(&Resting::Version(key.id()));
         if self.engine.settings.execution == Execution::Real && !resting {
             let after = &self.engine.sources[file.version.candidate.root.source].after;
+            let since = Instant::now();
             let intention = self.engine.intend(after, key).await?;
-            if let Some(remark) = self.engine.dispose(&file.version, file.marker.as_ref(), key, intention).await? {
+            let disposal = self.engine.dispose(&file.version, file.marker.as_ref(), key, intention, since);
+            if let Some(remark) = disposal.await? {
                 reason = format!("{reason}; {remark}");
             }
         }

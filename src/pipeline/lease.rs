@@ -78,4 +78,11 @@ impl LeaseKeeper {
         let age = self.renewed.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
         if age < self.ledger.certainty() { Ok(()) } else { self.ledger.confirm(claim).await }
     }
+
+    /// Whether nobody can have taken over since then what was ours at that moment; knowing that without the ledger.
+    pub fn lasts_since(&self, then: Instant) -> bool {
+        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        // Between two renewals there may have been a pause.
+        renewed <= then && renewed.elapsed() < self.ledger.certainty()
+    }
 }

@@ -47,6 +47,10 @@ impl Transfer<'_> {
 
     /// Step 4: the version still stands, the file is still ours, and no older version comes last.
     pub(super) async fn make_way(&self, session: &Session, delivery: &Delivery<'_>) -> Result<Way, Halt> {
+        let rules = self.engine.source(self.job).rules;
+        if rules.on_conflict == OnConflict::Overwrite && !session.features().posix_rename {
+            self.ensure_ours().await?;
+        }
         let way = self.engine.archive(self.job).make_way(session, delivery).await?;
         self.confirm().await?;
         if self.disarm(session).await? == Rivals::None || way == Way::Made {

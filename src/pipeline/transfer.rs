@@ -333,6 +333,7 @@ impl<'a> Transfer<'a> {
         let version = self.version.clone();
         let (staged, digest) = if delivery.size <= SMALL_BYTES {
             let Whole { bytes, digest, mode, mtime_secs } = self.local(move || version.read_whole()).await?;
+            self.prepare_staging(session, delivery).await?;
             self.staged = Staged::Maybe;
             (
                 archive.stage(session, delivery, before, Kept::of(mtime_secs, mode), Body::Whole(bytes), &sent).await?,
@@ -340,9 +341,10 @@ impl<'a> Transfer<'a> {
             )
         } else {
             let opened = self.local(move || version.open()).await?;
+            self.prepare_staging(session, delivery).await?;
+            self.staged = Staged::Maybe;
             let kept = Kept::of(opened.mtime_secs, opened.mode);
             let (pieces, reader) = self.version.clone().read_pieces(opened, session.features().write_len as usize);
-            self.staged = Staged::Maybe;
             let staged = archive.stage(session, delivery, before, kept, Body::Pieces(pieces), &sent).await;
             let digest =
                 reader.await.unwrap_or_else(|panic| Err(ReadError::Failed(format!("the reader failed: {panic}"))));
@@ -355,6 +357,18 @@ impl<'a> Transfer<'a> {
         archive.verify(session, delivery, &staged, &digest).await?;
         reach(Point::Verified);
         Ok(digest)
+    }
+
+    /// The temporary name is the next to come. The file is asked for once more: an owner that slept until others had
+    /// settled its tokens must make no name under one, for if it dies over that nobody looks for it again.
+    async fn prepare_staging(&self, session: &Session, delivery: &Delivery<'_>) -> Result<(), Halt> {
+        self.engine.archive(self.job).make_directory(session, delivery).await?;
+        Ok(self.ensure_ours().await?)
+    }
+
+    /// Before anything of ours gets a name on the server: while the ledger is away, nothing does.
+    pub(super) async fn ensure_ours(&self) -> Result<(), LedgerError> {
+        self.engine.hold(|| self.ask_whether_ours()).await
     }
 
     /// Short work on the local file.
@@ -399,6 +413,7 @@ impl<'a> Transfer<'a> {
             _ => Before::Leftover,
         };
         if self.inherited == Inherited::Unknown {
+            self.ensure_ours().await?;
             // A reply that is lost from here on leaves it open which names stand.
             self.staged = Staged::Maybe;
             let mut adopted = Staged::Nothing;
@@ -457,6 +472,7 @@ impl<'a> Transfer<'a> {
         // A clock that was set back makes no record of this run one of an earlier run.
         let recorded_at = self.engine.now().max(self.engine.started_at);
         let record = Record { remote: remote.clone(), sha256: digest, recorded_at };
+        let since = Instant::now();
         let intention = match self.engine.record(self.job, &self.claim_to_end(), record).await {
             Ok(intention) => intention,
             Err(LedgerError::LeaseLost) => {
@@ -467,7 +483,7 @@ impl<'a> Transfer<'a> {
             Err(error) => return Err(error),
         };
         let Job { version, marker, claim, .. } = self.job;
-        let disposal = self.engine.dispose(version, marker.as_ref(), &claim.key, intention).await?;
+        let disposal = self.engine.dispose(version, marker.as_ref(), &claim.key, intention, since).await?;
         self.staged = Staged::Nothing;
         let reason = match (status, disposal, remark) {
             (Status::Skipped, Some(disposal), Some(remark)) => Some(format!("{remark}; {disposal}")),
@@ -515,6 +531,7 @@ impl<'a> Transfer<'a> {
             Ending::Unfinished => Release::Unfinished { attempts, staged },
             Ending::Forget => Release::Forget { staged },
         };
+        let since = Instant::now();
         let ours = match self.engine.hold(|| self.engine.ledger.release(&claim, release.clone())).await {
             Ok(()) => true,
             // Its successor has the file, and judges it.
@@ -528,7 +545,7 @@ impl<'a> Transfer<'a> {
         if ours
             && status == Status::Failed
             && ending == Ending::Failed
-            && let Some(remark) = self.engine.quarantine(self.job).await?
+            && let Some(remark) = self.engine.quarantine(self.job, since).await?
         {
             reason = format!("{reason}; {remark}");
         }

@@ -195,11 +195,8 @@ impl Struck<'_> {
                 self.awake(running, random);
             }
         }
-        if let Some(mut late) = late {
-            late.signal(Signal::CONT);
-            late.says_within("it goes on", random.random_range(Duration::ZERO..BUSY));
-            // Its names were looked for twice by now: what it makes anew, it has to live to remove.
-            self.drain(late);
+        if let Some(late) = late {
+            self.awake(late, random);
         }
     }
 

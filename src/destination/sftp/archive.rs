@@ -112,7 +112,12 @@ impl Archive {
         }
     }
 
-    /// Stages the body. The directory is made where it is missing, also when somebody removed it since it was made.
+    /// Makes the directory where it is missing, also when somebody removed it since it was made.
+    pub async fn make_directory(&self, session: &Session, delivery: &Delivery<'_>) -> Result<(), DestinationError> {
+        self.directories.ensure(session, delivery.staging.parent()).await
+    }
+
+    /// Stages the body in a directory that was made.
     pub async fn stage(
         &self,
         session: &Session,
@@ -122,7 +127,6 @@ impl Archive {
         body: Body,
         sent: &(dyn Fn(Acknowledged) + Sync),
     ) -> Result<Staged, DestinationError> {
-        self.directories.ensure(session, delivery.staging.parent()).await?;
         let stage = Stage {
             session,
             path: delivery.staging,
