@@ -212,6 +212,11 @@ pub enum RowFilter {
     Status(crate::domain::Status),
 }
 
+/// How long after its renewal a lease lasts for certain, whatever the clocks do meanwhile.
+pub fn certainty(lease: Duration) -> Duration {
+    lease * 2 / 3
+}
+
 /// The shared memory of exactly-once. All methods may be called from many tasks at once.
 ///
 /// **Durability.** When a method returns `Ok`, its effect survives `kill -9` and a power cut; the rows of a run live
@@ -245,7 +250,7 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
 
     /// How long after a renewal the owner may be sure of its claims without asking ([`Ledger::confirm`]).
     fn certainty(&self) -> Duration {
-        self.lease() * 2 / 3
+        certainty(self.lease())
     }
 
     /// Fails with [`LedgerError::LeaseLost`] where the claim is no longer this owner's. Asked right before a commit: on

@@ -73,6 +73,7 @@ pub struct Job {
     /// Its marker, disposed of with it.
     pub marker: Option<BelowRoot>,
     pub claim: Claim,
+    /// No later than it was claimed.
     pub began: Instant,
     /// For whoever watches.
     pub claimed: Claimed,

@@ -366,8 +366,11 @@ impl<'a> Transfer<'a> {
         Ok(self.ensure_ours().await?)
     }
 
-    /// Before anything of ours gets a name on the server: while the ledger is away, nothing does.
+    /// Before anything of ours gets a name on the server: an owner that slept asks first whether the file is still its own.
     pub(super) async fn ensure_ours(&self) -> Result<(), LedgerError> {
+        if self.engine.lease.lasts_since(self.job.began) {
+            return Ok(());
+        }
         self.engine.hold(|| self.ask_whether_ours()).await
     }
 
@@ -402,7 +405,7 @@ impl<'a> Transfer<'a> {
     async fn ask_whether_ours(&self) -> Result<(), LedgerError> {
         match self.content {
             Content::Ours(..) => self.engine.ledger.confirm(&self.claim).await,
-            _ => self.engine.lease.confirm(&self.claim).await,
+            _ => self.engine.lease.confirm(&self.claim, self.job.began).await,
         }
     }
 
