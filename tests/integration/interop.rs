@@ -177,7 +177,7 @@ const SERVERS: [Expected; 14] = [
         rename: Rename::Unsupported,
         commit: Commit::Direct,
         resume: Resume::Anew,
-        notes: "`publish = \"direct\"`: readers can see partial files",
+        notes: "`publish = \"direct\"`: readers can see partial files, and nothing is overwritten",
         ..PLAIN
     },
     Expected {

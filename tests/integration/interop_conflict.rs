@@ -1,8 +1,8 @@
 //! A name that is taken, by the same bytes and by others, under each policy: what stood there stands there still.
 
-use super::{Expected, Site};
+use super::{Commit, Expected, Site};
 use crate::push::Pushed;
-use crate::support::env::{files, write};
+use crate::support::env::{files, run, write};
 
 pub fn each_policy(expected: &'static Expected) {
     let Some(site) = Site::start(expected) else { return };
@@ -23,6 +23,11 @@ pub fn each_policy(expected: &'static Expected) {
         let mut before = site.push_of(&theirs);
         site.other(before.args(["--layout", policy]), &format!("theirs-{policy}.db"));
         Pushed::run(&mut before).expect(0).assert_counts([2, 0, 0, 0]);
+        if policy == "overwrite" && expected.commit == Commit::Direct {
+            refused(&site);
+            assert_eq!(read(policy, "report.csv"), "theirs");
+            continue;
+        }
         for round in 0..2 {
             let mut command = site.push();
             // A ledger that knows nothing: it has to be seen on the server.
@@ -44,4 +49,11 @@ pub fn each_policy(expected: &'static Expected) {
         assert_eq!(stands.len(), if policy == "rename" { 3 } else { 2 }, "{policy}: {stands:?}");
         site.bench.assert_no_part();
     }
+}
+
+/// What cannot be replaced by a rename is not replaced.
+fn refused(site: &Site) {
+    let refused = run(site.push().args(["--layout", "overwrite", "--on-conflict", "overwrite"]));
+    refused.assert_code(2);
+    assert!(refused.stderr.contains("where the server can rename"), "{}", refused.stderr);
 }
