@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use super::engine::{Engine, Job, Resting};
-use super::peers::Boldness;
+use super::peers::{Asking, Boldness};
 use super::read::Version;
 use crate::config::settings::Execution;
 use crate::domain::{Deferral, FileKey, Pulse, Repeat, Row, Status, WriterState, display};
@@ -82,12 +82,12 @@ pub struct Intake {
     engine: Arc<Engine>,
     destination: usize,
     jobs: mpsc::Sender<Job>,
-    boldness: Mutex<Boldness>,
+    asking: Mutex<Asking>,
 }
 
 impl Intake {
     pub fn new(engine: Arc<Engine>, destination: usize, jobs: mpsc::Sender<Job>) -> Self {
-        Self { engine, destination, jobs, boldness: Mutex::default() }
+        Self { engine, destination, jobs, asking: Mutex::default() }
     }
 
     pub fn destination(&self) -> usize {
@@ -181,23 +181,34 @@ impl Intake {
         Ok(left)
     }
 
-    /// As [`Intake::admit`], of files that were put off: of some, while it turns out that others have them.
+    /// As [`Intake::admit`], of files that were put off: of some, while it turns out that others have them. The rest is looked
+    /// at again soon, for it may be on record then.
     pub async fn admit_put_off(&self, mut ready: Vec<Ready>, told: Told) -> Result<Vec<Ready>, LedgerError> {
-        let boldness = *self.boldness.lock().unwrap_or_else(PoisonError::into_inner);
-        let until = Instant::now() + boldness.pause;
-        for later in ready.split_off(boldness.files.min(ready.len())) {
+        let now = Instant::now();
+        let Asking { boldness, not_before } = *self.asking();
+        let files = if not_before.is_some_and(|until| now < until) { 0 } else { boldness.files };
+        let until = now + boldness.look_again_in(self.waiting().len());
+        for later in ready.split_off(files.min(ready.len())) {
             let Version { candidate, fingerprint } = later.version.clone();
             let put_off = self.waiting().put_off(candidate, fingerprint, later.finished, Deferral::OthersFirst, until);
             if !put_off {
                 ready.push(later);
             }
         }
+        if ready.is_empty() {
+            return Ok(ready);
+        }
         let asked = ready.len();
         let held = self.admit(ready, told).await?;
         tracing::debug!(asked, held = held.len(), in_hand = self.engine.in_hand(), "asked for what was left to others");
-        *self.boldness.lock().unwrap_or_else(PoisonError::into_inner) =
-            boldness.told(asked, held.len(), self.engine.ledger.lease());
+        let boldness = boldness.told(asked, held.len(), self.engine.ledger.lease());
+        let not_before = Boldness::are_slow(asked, held.len()).then(|| Instant::now() + boldness.pause);
+        *self.asking() = Asking { boldness, not_before };
         Ok(held)
+    }
+
+    fn asking(&self) -> MutexGuard<'_, Asking> {
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a file off that another one holds.

@@ -16,7 +16,7 @@ use crate::source::Candidate;
 
 /// How long a file is left to each of those who come first. Longer than a small file takes, so that few are asked for in
 /// vain; all that it costs is that much delay where one of them is dead and its lease not over.
-const TURN: Duration = Duration::from_secs(2);
+const TURN: Duration = Duration::from_secs(1);
 /// Turns that are waited for at most.
 const TURNS: u32 = 5;
 /// How old what is known of the others may be.
@@ -31,9 +31,22 @@ const FEW: usize = 8;
 pub struct Boldness {
     /// So many are asked for.
     pub files: usize,
-    /// The others are left alone for so long.
+    /// Those who are slow are left alone for so long.
     pub pause: Duration,
 }
+
+/// What became of the last files that were left to others and asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asking {
+    pub boldness: Boldness,
+    /// Until then none is asked for: those who hold them are only slow.
+    pub not_before: Option<Instant>,
+}
+
+/// How often the ledger is asked at least whether files that were left to others are on record by now, and for how many of
+/// them in a second at most: that takes nothing from anybody.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const LOOKS_A_SECOND: f64 = 10_000.0;
 
 impl Default for Boldness {
     fn default() -> Self {
@@ -42,11 +55,21 @@ impl Default for Boldness {
 }
 
 impl Boldness {
+    /// When to look again at `files` that are left to others still.
+    pub fn look_again_in(self, files: usize) -> Duration {
+        Duration::from_secs_f64(files as f64 / LOOKS_A_SECOND).clamp(LOOK_AGAIN, self.pause)
+    }
+
+    /// Whether those who were asked for so many, and held so many of them, are only slow.
+    pub fn are_slow(asked: usize, held: usize) -> bool {
+        held * 2 > asked
+    }
+
     /// After some were asked for, and so many of them were held.
     pub fn told(self, asked: usize, held: usize, lease: Duration) -> Self {
         match asked {
             0 => self,
-            _ if held * 2 > asked => Self { files: FEW, pause: (self.pause * 2).min(TURN.max(lease / 6)) },
+            _ if Self::are_slow(asked, held) => Self { files: FEW, pause: (self.pause * 2).min(TURN.max(lease / 6)) },
             _ => Self { files: (self.files * 2).min(BATCH), pause: TURN },
         }
     }

@@ -48,7 +48,7 @@ fn those_who_are_slow_are_asked_after_seldom_and_those_who_are_gone_soon_replace
     let lease = Duration::from_secs(60);
     let mut boldness = Boldness::default();
     assert_eq!(boldness.told(0, 0, lease), boldness);
-    for pause in [4, 8, 10, 10] {
+    for pause in [2, 4, 8, 10] {
         boldness = boldness.told(8, 5, lease);
         assert_eq!(boldness, Boldness { files: 8, pause: Duration::from_secs(pause) });
     }
@@ -59,4 +59,12 @@ fn those_who_are_slow_are_asked_after_seldom_and_those_who_are_gone_soon_replace
     assert_eq!(boldness.told(256, 129, lease).files, 8);
     // However short the lease is.
     assert_eq!(boldness.told(8, 8, Duration::from_secs(1)).pause, TURN);
+}
+
+#[test]
+fn what_is_left_to_others_is_looked_at_soon_and_many_files_not_too_often() {
+    let boldness = Boldness { files: 8, pause: Duration::from_secs(4) };
+    for (files, millis) in [(0, 250), (2_500, 250), (10_000, 1_000), (50_000, 4_000)] {
+        assert_eq!(boldness.look_again_in(files), Duration::from_millis(millis));
+    }
 }
